@@ -1,0 +1,369 @@
+"""The settings: one table of name, type, default and meaning, read once at the start.
+
+This is the only module that reads the environment. A value may also stand in the file that
+`ENV_FILE` names; the environment wins. `0` switches a limit, clock or cap off.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import limits
+from dotenv import dotenv_values
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from gateway.errors import SettingsError
+
+#: A name that begins like this and isn't a setting is a typing error, not somebody else's variable.
+OUR_PREFIXES = (
+    "API_KEYS_",
+    "BACKPRESSURE_",
+    "BUFFER_TOTAL_",
+    "CHAT_STREAM_",
+    "CHUNK_DELAY",
+    "COMMIT_DELAY",
+    "DETACH_GRACE",
+    "ENABLE_SSE_",
+    "EVENT_MAX_",
+    "HEARTBEAT_",
+    "JWT_",
+    "PERFORMANCE_",
+    "PROVIDER_STREAM_",
+    "PROXY_PASSTHROUGH",
+    "RAG_BACKEND_",
+    "RATE_LIMIT",
+    "REQUEST_",
+    "SILENCE_",
+    "SLUICE_",
+    "SSE_STREAMING_",
+    "STREAM_",
+    "UPSTREAM_",
+    "WRITE_STALL",
+)
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _check_url(value: str) -> str:
+    parts = urlsplit(value)
+    try:
+        port_is_valid = parts.port is None or parts.port > 0
+    except ValueError:
+        port_is_valid = False
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_valid:
+        raise ValueError("must be an http:// or https:// URL with a host")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("must have no user, password, query or fragment")
+    return value.rstrip("/")
+
+
+def _check_origin(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query:
+        raise ValueError(f"{value!r} isn't an origin such as https://app.example.com")
+    return value
+
+
+def _check_route(value: str) -> str:
+    if not value.startswith("/") or "?" in value or "{" in value:
+        raise ValueError(f"{value!r} isn't a path such as /api/stream")
+    return value
+
+
+def _check_rate(value: str) -> str:
+    if value and value != "0":
+        try:
+            limits.parse(value)
+        except ValueError:
+            raise ValueError("must look like 20/minute or 1000/hour, or be 0") from None
+    return "" if value == "0" else value
+
+
+Url = Annotated[str, AfterValidator(_check_url)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Origins = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_origin)], ...], NoDecode, BeforeValidator(_split)
+]
+Routes = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_route)], ...], NoDecode, BeforeValidator(_split)
+]
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(ip_network)]
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """Every setting by its environment name, in lower case. Immutable."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
+    )
+
+    # Where it listens
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    unix_socket: Path | None = Field(
+        None, description="Path of a Unix socket to listen on instead of `HOST` and `PORT`."
+    )
+    tls_cert: Path | None = Field(None, description="PEM file with the certificate chain.")
+    tls_key: Path | None = Field(None, description="PEM file with the certificate's key.")
+    allowed_hosts: Names = Field(
+        (), description="Values of `Host` that are answered, without port; empty answers all."
+    )
+    keepalive_seconds: NonNegativeFloat = Field(
+        75, description="How long an idle connection, or one with a half-sent header, stays open."
+    )
+    shutdown_grace_seconds: NonNegativeFloat = Field(
+        10, description="How long running streams may go on after SIGTERM or SIGINT."
+    )
+
+    # The backend
+    upstream_url: Url | None = Field(
+        None,
+        validation_alias=AliasChoices("UPSTREAM_URL", "RAG_BACKEND_URL"),
+        description="The backend's base URL; a trailing `/v1` is dropped. Alias `RAG_BACKEND_URL`.",
+    )
+    upstream_dialect: Literal["openai", "openai-responses", "anthropic", "ollama", "rag"] = Field(
+        "openai", description="What the typed route speaks to the backend."
+    )
+    upstream_chat_path: Annotated[str, AfterValidator(_check_route)] | None = Field(
+        None, description="The path that the typed route asks; by default the dialect's own."
+    )
+    upstream_model: str | None = Field(None, description="The model that the typed route asks for.")
+    upstream_max_tokens: NonNegativeInt = Field(
+        0,
+        description="Length limit that the typed route asks for, in tokens; 0 leaves it to the "
+        "backend (Anthropic, which demands one: 4096).",
+    )
+    upstream_api_key: SecretStr | None = Field(
+        None, description="Credential for the backend; replaces the client's own."
+    )
+    upstream_forward_authorization: bool = Field(
+        False, description="With `AUTH_MODE` set, pass the client's credential to the backend too."
+    )
+    upstream_connect_seconds: NonNegativeFloat = Field(
+        5, description="Clock: connecting to the backend."
+    )
+    upstream_first_token_seconds: NonNegativeFloat = Field(
+        30, description="Clock: from the request to the backend's first event."
+    )
+    upstream_idle_seconds: NonNegativeFloat = Field(
+        30, description="Clock: between two events; the backend's comments don't count."
+    )
+    proxy_passthrough: bool = Field(
+        True, description="Pass every path that isn't the gateway's own to the backend, unchanged."
+    )
+
+    # Flags
+    enable_sse_streaming: bool = Field(
+        False, description="Switches streaming on; off, the gateway is a plain proxy."
+    )
+    sse_streaming_rollout_percent: float = Field(
+        100, ge=0, le=100, description="Share of users who get streaming; sticky per user."
+    )
+
+    # Streams
+    chat_stream_aliases: Routes = Field(
+        (), description="Further paths of the typed route, comma-separated."
+    )
+    heartbeat_interval: NonNegativeFloat = Field(
+        5, description="Silence in seconds after which a heartbeat is sent; 0 sends none."
+    )
+    silence_threshold: NonNegativeFloat = Field(
+        15, description="Told to clients: silence in seconds that means a dead connection."
+    )
+    stream_max_seconds: NonNegativeFloat = Field(
+        60, description="Duration cap of a stream on the typed route."
+    )
+    provider_stream_max_seconds: NonNegativeFloat = Field(
+        0, description="Duration cap of a stream on `/v1/*`."
+    )
+    commit_delay_ms: NonNegativeInt = Field(
+        2000, description="How long the 200 waits for the backend's answer, in milliseconds."
+    )
+    detach_grace_seconds: NonNegativeFloat = Field(
+        120, description="How long a typed stream goes on when its last reader has gone."
+    )
+    write_stall_seconds: NonNegativeFloat = Field(
+        30, description="A client that takes nothing for so long is disconnected."
+    )
+    stream_ids: bool = Field(True, description="Give the events of `/v1/*` an `id:` line.")
+    stream_buffer_bytes: PositiveInt = Field(
+        1024 * 1024, description="Log of one stream, in bytes."
+    )
+    event_max_bytes: PositiveInt = Field(1024 * 1024, description="One event, in bytes.")
+    buffer_total_bytes: NonNegativeInt = Field(
+        512 * 1024 * 1024, description="All logs together, in bytes; over it new streams get 503."
+    )
+    backpressure_policy: Literal["pause", "detach"] = Field(
+        "pause",
+        description="A client slower than the log is long: `pause` reading the backend, or "
+        "`detach` the client.",
+    )
+    chunk_delay_ms: NonNegativeInt = Field(
+        0, description="Least time between two writes to a client, in milliseconds."
+    )
+    performance_mode: Literal["realtime", "high_performance", "balanced", "battery_saver"] = Field(
+        "realtime",
+        description="How often a client is written to: at once, every 4, 8 or 33 ms. Per request "
+        "by `X-Performance-Mode`.",
+    )
+    max_stream_sessions: NonNegativeInt = Field(
+        100, description="Active streams; one more gets 503."
+    )
+    stream_max_per_owner: NonNegativeInt = Field(
+        0, description="Active streams of one owner; one more gets 429."
+    )
+    request_max_bytes: PositiveInt = Field(
+        32 * 1024 * 1024, description="Body of a generation request on `/v1/*`, in bytes."
+    )
+    request_body_seconds: NonNegativeFloat = Field(
+        30, description="Clock: receiving a request body that the gateway reads itself."
+    )
+
+    # Who may
+    auth_mode: Literal["none", "api_key", "jwt"] = Field(
+        "none", description="How clients prove who they are."
+    )
+    api_keys_file: Path | None = Field(
+        None, description="File of API keys, written by `sluice keys add`."
+    )
+    jwt_jwks_url: Url | None = Field(None, description="Where the issuer publishes its keys.")
+    jwt_public_key_file: Path | None = Field(None, description="PEM file with the issuer's key.")
+    jwt_audience: str | None = Field(None, description="Required `aud` of a token.")
+    jwt_issuer: str | None = Field(None, description="Required `iss` of a token.")
+    trusted_proxies: Networks = Field(
+        (), description="Networks whose `X-Forwarded-For` and `X-User-Id` are believed."
+    )
+    allowed_origins: Origins = Field((), description="Origins that may call from a browser.")
+    rate_limit: Annotated[str, AfterValidator(_check_rate)] = Field(
+        "20/minute", description="Generation requests per user or address."
+    )
+
+    # The process
+    data_dir: Path = Field(Path("data"), description="Where keys are kept.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severity that is logged."
+    )
+    log_format: Literal["json", "text"] = Field("json", description="Form of the log lines.")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Settings:
+        for wrong, message in (
+            (bool(self.tls_cert) != bool(self.tls_key), "TLS_CERT and TLS_KEY need each other"),
+            (
+                self.auth_mode == "api_key" and self.api_keys_file is None,
+                "AUTH_MODE=api_key needs API_KEYS_FILE",
+            ),
+            (
+                self.auth_mode == "jwt" and not (self.jwt_jwks_url or self.jwt_public_key_file),
+                "AUTH_MODE=jwt needs JWT_JWKS_URL or JWT_PUBLIC_KEY_FILE",
+            ),
+            (
+                bool(self.jwt_jwks_url and self.jwt_public_key_file),
+                "JWT_JWKS_URL and JWT_PUBLIC_KEY_FILE exclude each other",
+            ),
+            (
+                self.event_max_bytes > self.stream_buffer_bytes,
+                "EVENT_MAX_BYTES is larger than STREAM_BUFFER_BYTES: such an event can't be kept",
+            ),
+            (
+                0 < self.buffer_total_bytes < self.stream_buffer_bytes,
+                "BUFFER_TOTAL_BYTES is smaller than STREAM_BUFFER_BYTES",
+            ),
+            (
+                self.heartbeat_interval > 0
+                and 0 < self.silence_threshold <= self.heartbeat_interval,
+                "SILENCE_THRESHOLD must be over HEARTBEAT_INTERVAL, or clients reconnect for ever",
+            ),
+        ):
+            if wrong:
+                raise ValueError(message)
+        return self
+
+    def effective(self) -> dict[str, str]:
+        """Every setting by its environment name, as text, secrets masked."""
+        return {name.upper(): _as_text(getattr(self, name)) for name in type(self).model_fields}
+
+
+def load_settings() -> Settings:
+    """The settings of this process, from its environment and the file that `ENV_FILE` names.
+
+    Raises:
+        SettingsError: with one clear line for each thing that is wrong.
+    """
+    names = dict(os.environ)
+    env_file = os.environ.get("ENV_FILE") or None
+    if env_file is not None:
+        if not Path(env_file).is_file():
+            raise SettingsError(f"ENV_FILE: no file at {env_file}")
+        names = {**dotenv_values(env_file), **names}  # type: ignore[dict-item]
+    problems = _unknown_names(names) + _conflicting_aliases(names)
+    try:
+        settings = Settings(_env_file=env_file)  # type: ignore[call-arg]
+    except ValidationError as error:
+        problems += [_explain(item["loc"], item["msg"]) for item in error.errors()]
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return settings
+
+
+def _unknown_names(names: Mapping[str, str]) -> list[str]:
+    known = {name.upper() for name in Settings.model_fields} | {"RAG_BACKEND_URL", "ENV_FILE"}
+    problems = []
+    for name in sorted(names):
+        if name.upper() in known or not name.upper().startswith(OUR_PREFIXES):
+            continue
+        near = difflib.get_close_matches(name.upper(), known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        problems.append(f"{name}: there is no such setting{hint}")
+    return problems
+
+
+def _conflicting_aliases(names: Mapping[str, str]) -> list[str]:
+    urls = {names[name] for name in ("UPSTREAM_URL", "RAG_BACKEND_URL") if names.get(name)}
+    if len(urls) < 2:
+        return []
+    return ["UPSTREAM_URL and RAG_BACKEND_URL name the same thing but differ"]
+
+
+def _explain(location: tuple[int | str, ...], message: str) -> str:
+    text = message.removeprefix("Value error, ")
+    if not location:
+        return text
+    return f"{str(location[0]).upper()}: {text[:1].lower()}{text[1:]}"
+
+
+def _as_text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, SecretStr):
+        return "********"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
