@@ -1,0 +1,135 @@
+"""OpenAI's chat completions, spoken by most servers of open models too.
+
+Each event is a `chat.completion.chunk`; `data: [DONE]` is the terminal event; an object with
+`error` instead of choices is a failure. Only the first choice is translated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
+
+from gateway.sse.decoder import block_data
+from gateway.sse.dialects import fields
+from gateway.sse.dialects.base import Translator, Verdict, Watcher
+from gateway.sse.dialects.common import (
+    EventStreamDialect,
+    JsonTranslator,
+    body,
+    is_error,
+    is_incomplete,
+    messages,
+)
+from gateway.sse.event import End, Finish, Prompt, Signal, Text, ToolCall, Usage
+
+DONE = b"[DONE]"
+#: Reasons for stopping early: OpenAI's, and those of Mistral, vLLM, DeepSeek and OpenRouter.
+INCOMPLETE_REASONS = frozenset(
+    {
+        "length",
+        "content_filter",
+        "model_length",
+        "max_tokens",
+        "abort",
+        "error",
+        "insufficient_system_resource",
+    }
+)
+_FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
+_KEPT_BLOCKS = 16
+
+
+class ChoicesTranslator(JsonTranslator):
+    """What chat and legacy completions have in common."""
+
+    def translate(self, event: bytes, data: bytes) -> Iterator[Signal]:
+        if data.startswith(DONE):
+            yield End()
+        elif data.strip():
+            yield from self._chunk(event, fields.mapping(fields.load(data)))
+
+    def _chunk(self, event: bytes, chunk: Mapping[str, object]) -> Iterator[Signal]:
+        if event == b"error" or chunk.get("error"):
+            yield fields.failure(chunk.get("error") or chunk)
+            return
+        for choice in map(fields.mapping, fields.items(chunk.get("choices"))):
+            if fields.index(choice.get("index")) == 0:
+                yield from self.choice(choice)
+        yield from _usage(fields.mapping(chunk.get("usage")))
+        for choice in map(fields.mapping, fields.items(chunk.get("choices"))):
+            if reason := fields.text(choice.get("finish_reason")):
+                yield Finish(reason, reason not in INCOMPLETE_REASONS)
+
+    def choice(self, choice: Mapping[str, object]) -> Iterator[Signal]:
+        raise NotImplementedError
+
+
+class _ChatTranslator(ChoicesTranslator):
+    def choice(self, choice: Mapping[str, object]) -> Iterator[Signal]:
+        delta = fields.mapping(choice.get("delta"))
+        if content := fields.text(delta.get("content")):
+            yield Text(content)
+        if refusal := fields.text(delta.get("refusal")):
+            yield Text(refusal, refusal=True)
+        for call in map(fields.mapping, fields.items(delta.get("tool_calls"))):
+            yield _tool_call(call, call.get("function"))
+        if delta.get("function_call"):
+            yield _tool_call({}, delta.get("function_call"))
+
+
+class ChoicesWatcher:
+    """Waits for `[DONE]`; keeps the blocks with a finish reason until then, undecoded."""
+
+    def __init__(self, translator: Translator) -> None:
+        self._translator = translator
+        self._finishes: deque[bytes] = deque(maxlen=_KEPT_BLOCKS)
+
+    def see(self, block: bytes) -> Verdict | None:
+        if DONE in block and block_data(block).startswith(DONE):
+            is_early = is_incomplete(self._translator, self._finishes)
+            return Verdict.INCOMPLETE if is_early else Verdict.COMPLETE
+        if b"error" in block and is_error(block):
+            return Verdict.FAILED
+        if _FINISH.search(block):
+            self._finishes.append(block)
+        return None
+
+
+class OpenAIChat(EventStreamDialect):
+    name = "openai"
+    chat_path = "/v1/chat/completions"
+
+    def request_body(self, prompt: Prompt) -> bytes:
+        return body(
+            {
+                "model": prompt.model,
+                "messages": messages(prompt),
+                "max_tokens": prompt.max_tokens,
+                "stream": True,
+                "stream_options": {"include_usage": True},
+            }
+        )
+
+    def translator(self) -> Translator:
+        return _ChatTranslator()
+
+    def watcher(self) -> Watcher:
+        return ChoicesWatcher(self.translator())
+
+
+def _tool_call(call: Mapping[str, object], function: object) -> ToolCall:
+    called = fields.mapping(function)
+    return ToolCall(
+        index=fields.index(call.get("index")),
+        id=fields.text(call.get("id")) or None,
+        name=fields.text(called.get("name")) or None,
+        arguments=fields.text(called.get("arguments")),
+    )
+
+
+def _usage(usage: Mapping[str, object]) -> Iterator[Usage]:
+    if usage:
+        yield Usage(
+            fields.count(usage.get("prompt_tokens")), fields.count(usage.get("completion_tokens"))
+        )
