@@ -52,13 +52,21 @@ pip_install() {
     uv pip install --quiet --python "$VENV/bin/python" "$@"
     return
   fi
-  "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off "$@" |
-    while read -r word rest; do
-      case $word in
-        Collecting) printf '    %s\n' "${rest%% *}" >&2 ;;
-        Installing) printf '    installing\n' >&2 ;;
-      esac
-    done
+  if ! "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off "$@" \
+    2>"$VENV/pip.log" | name_packages; then
+    cat "$VENV/pip.log" >&2
+    return 1
+  fi
+}
+
+name_packages() {
+  local word rest
+  while read -r word rest; do
+    case $word in
+      Collecting) printf '    %s\n' "${rest%% *}" >&2 ;;
+      Processing) printf '    %s\n' "${rest##*/}" >&2 ;;
+    esac
+  done
 }
 
 # install_lock NAME [OPTION…]: requirements/NAME.txt, if it has changed since the last time.

