@@ -24,11 +24,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.errors import SettingsError
-from gateway.identity import clean_value
 
 #: How old the view of the file may be: a revoked key works for no longer than this.
 REFRESH_S = 1.0
 PEPPER_BYTES = 32
+MAX_OWNER_CHARS = 256
 
 _ID_CHARS = 12
 _SECRET_CHARS = 40  # of 62 letters and digits: 238 bits
@@ -124,14 +124,13 @@ class KeyRing:
             ValueError: `owner` is empty, too long or not printable.
             SettingsError: the file can't be used.
         """
-        name = clean_value(owner)
-        if name is None:
+        if not _is_owner(owner):
             raise ValueError("an owner is 1 to 256 printable characters")
         with self._writing():
             key_id = _random_text(_ID_CHARS, string.ascii_lowercase + string.digits)
             secret = _random_text(_SECRET_CHARS, string.ascii_letters + string.digits)
             key = f"sk-sluice-{key_id}-{secret}"
-            self._keys[key_id] = ApiKey(key_id, self._hash(key), name, _now())
+            self._keys[key_id] = ApiKey(key_id, self._hash(key), owner, _now())
         return key
 
     def revoke(self, key_id: str) -> bool:
@@ -217,9 +216,13 @@ def _parse_line(line: str) -> ApiKey:
         if not isinstance(value, str):
             raise TypeError("a field isn't text")
     is_valid = _ID.fullmatch(entry.id) and _HASH.fullmatch(entry.hash)
-    if not is_valid or clean_value(entry.owner) != entry.owner:
+    if not is_valid or not _is_owner(entry.owner):
         raise ValueError("a field is malformed")
     return entry
+
+
+def _is_owner(text: str) -> bool:
+    return 0 < len(text) <= MAX_OWNER_CHARS and text == text.strip() and text.isprintable()
 
 
 def _write_atomically(file: Path, content: bytes) -> None:

@@ -1,6 +1,6 @@
 """The keys that tokens are checked with: one from a file, or the issuer's published set (RFC 7517).
 
-Checks keys, not tokens; those are `gateway.tokens`' part. Opens no connection: the set comes from
+Checks keys, not tokens; those are `gateway.tokens.verifier`'s part. Opens no connection: the set comes from
 a callable that the application hands in.
 """
 

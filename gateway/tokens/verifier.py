@@ -1,99 +1,30 @@
-"""Proof of who asks: the credential of a request, and the three ways to check it.
+"""JSON Web Tokens: from the text of a token to the subject that it proves.
 
-The subject it ends in becomes an owner in `gateway.identity`. Keys come from `gateway.keys` (API
-keys) and `gateway.jwks` (signatures).
+The keys to check with come from `gateway.tokens.jwks`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 import jwt
 
 from gateway.errors import Unauthorized
-from gateway.identity import clean_value
-from gateway.jwks import ALGORITHMS, FileKey, KeySource, RemoteKeys, VerificationKey
-from gateway.keys import KeyRing, pepper_path
-from gateway.settings import Settings
+from gateway.tokens.credentials import MAX_CREDENTIAL_CHARS, require
+from gateway.tokens.jwks import ALGORITHMS, KeySource, VerificationKey
 
 LEEWAY_S = 30
-MAX_CREDENTIAL_CHARS = 16 * 1024
+MAX_SUBJECT_CHARS = 256
 CACHED_TOKENS = 4096
 
 #: Later than this is no date but an attempt on the arithmetic.
 _MAX_TIME = 2**53
 
-_BEARER = re.compile(r"(?i:bearer)[ \t]+([\x21-\x7e]+)[ \t]*")
-_VISIBLE = re.compile(r"[\x21-\x7e]+")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-
-
-def credential_of(authorization: str | None, x_api_key: str | None) -> str | None:
-    """What the client presents: the Bearer token of `Authorization` (RFC 6750), else `x-api-key`.
-
-    Raises:
-        Unauthorized: `invalid_authorization`, a header is there but can't be read.
-    """
-    if authorization:
-        match = _BEARER.fullmatch(authorization)
-        credential = match[1] if match else ""
-    elif x_api_key:
-        credential = x_api_key.strip(" \t")
-    else:
-        return None
-    if len(credential) > MAX_CREDENTIAL_CHARS or not _VISIBLE.fullmatch(credential):
-        raise Unauthorized("The credential can't be read.", code="invalid_authorization")
-    return credential
-
-
-class Authenticator(Protocol):
-    """One way to prove who asks."""
-
-    async def authenticate(self, credential: str | None) -> str | None:
-        """The subject; None only where nobody has to prove anything.
-
-        Raises:
-            Unauthorized: `missing_credential`, or that the credential proves nothing.
-            Unavailable: `auth_unavailable`, nothing is at hand to check it with.
-        """
-        ...
-
-    async def close(self) -> None: ...
-
-
-class NoAuthentication:
-    """Everybody may; nobody has a name."""
-
-    async def authenticate(self, credential: str | None) -> str | None:
-        return None
-
-    async def close(self) -> None:
-        return None
-
-
-class ApiKeyAuthenticator:
-    """The subject is the owner of the key."""
-
-    def __init__(self, ring: KeyRing) -> None:
-        self._ring = ring
-
-    async def authenticate(self, credential: str | None) -> str:
-        presented = _require(credential)
-        if self._ring.claim_refresh():
-            await asyncio.to_thread(self._ring.refresh)
-        owner = self._ring.verify(presented)
-        if owner is None:
-            raise Unauthorized("The API key isn't valid.", code="invalid_api_key")
-        return owner
-
-    async def close(self) -> None:
-        return None
 
 
 class TokenVerifier:
@@ -119,7 +50,7 @@ class TokenVerifier:
         self._proven: OrderedDict[bytes, tuple[str, float, int]] = OrderedDict()
 
     async def authenticate(self, credential: str | None) -> str:
-        return await self.verify(_require(credential))
+        return await self.verify(require(credential))
 
     async def verify(self, token: str) -> str:
         """The token's subject.
@@ -133,9 +64,7 @@ class TokenVerifier:
             return subject
         claims = await self._proven_claims(token)
         expires_at = _check_times(claims, self._clock())
-        subject = clean_value(_text(claims.get("sub")))
-        if subject is None:
-            raise _invalid()
+        subject = _check_subject(claims["sub"])
         self._remember(digest, subject, expires_at)
         return subject
 
@@ -185,35 +114,6 @@ class TokenVerifier:
             self._proven.popitem(last=False)
 
 
-def authenticator_for(
-    settings: Settings, fetch_jwks: Callable[[], Awaitable[bytes]]
-) -> Authenticator:
-    """The authenticator that `AUTH_MODE` names. Reads files; `fetch_jwks` gives the document at
-    `JWT_JWKS_URL` and raises when it can't.
-
-    Raises:
-        SettingsError: a file can't be used.
-    """
-    if settings.auth_mode == "api_key" and settings.api_keys_file is not None:
-        return ApiKeyAuthenticator(
-            KeyRing.load(settings.api_keys_file, pepper_path(settings.data_dir))
-        )
-    if settings.auth_mode == "jwt":
-        file = settings.jwt_public_key_file
-        keys: KeySource = FileKey(file) if file is not None else RemoteKeys(fetch_jwks)
-        return TokenVerifier(keys, audience=settings.jwt_audience, issuer=settings.jwt_issuer)
-    return NoAuthentication()
-
-
-def _require(credential: str | None) -> str:
-    if credential is None:
-        raise Unauthorized(
-            "A credential is needed: `Authorization: Bearer` or `x-api-key`.",
-            code="missing_credential",
-        )
-    return credential
-
-
 def _read_header(token: str) -> tuple[str | None, str]:
     """Key id and algorithm as the token claims them."""
     if len(token) > MAX_CREDENTIAL_CHARS or not _TOKEN.fullmatch(token):
@@ -245,8 +145,12 @@ def _time(value: object) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+def _check_subject(value: object) -> str:
+    """It goes into log lines and records, so what can't be printed is no name."""
+    is_name = isinstance(value, str) and 0 < len(value) <= MAX_SUBJECT_CHARS
+    if not is_name or not str(value).strip() or not str(value).isprintable():
+        raise _invalid()
+    return str(value)
 
 
 def _invalid() -> Unauthorized:
