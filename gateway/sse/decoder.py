@@ -65,7 +65,8 @@ class SseDecoder:
                 return []
             chunk = bytes(self._held)
             self._held.clear()
-        blocks, rest = self._cut_any(chunk, scan) if self._has_cr else self._cut_lf(chunk, scan)
+        eol = self._only_line_end(chunk)
+        blocks, rest = self._cut_at(eol, chunk, scan) if eol else self._cut_any(chunk, scan)
         if rest < len(chunk):
             self._held += memoryview(chunk)[rest:]
             self._check_size(len(self._held) - 2)
@@ -90,16 +91,24 @@ class SseDecoder:
         if b"\n" in chunk or b"\r" in chunk:
             del self._held[: _skip_preamble(self._held, 0)]
 
-    def _cut_lf(self, chunk: bytes, scan: int) -> tuple[list[bytes], int]:
-        """The blocks in `chunk`, which has no CR, and where the rest begins."""
+    def _only_line_end(self, chunk: bytes) -> bytes | None:
+        """The one kind of line end in `chunk`, LF or CRLF; None for any other or a mixture."""
+        if not self._has_cr:
+            return b"\n"
+        pairs = chunk.count(b"\r\n")
+        return b"\r\n" if pairs == chunk.count(b"\n") == chunk.count(b"\r") else None
+
+    def _cut_at(self, eol: bytes, chunk: bytes, scan: int) -> tuple[list[bytes], int]:
+        """The blocks in `chunk`, all of whose lines end with `eol`, and where the rest begins."""
         blocks = []
+        end_of_block = eol + eol
         start = _skip_preamble(chunk, 0)
-        while (end := chunk.find(b"\n\n", max(start, scan))) >= 0:
+        while (end := chunk.find(end_of_block, max(start, scan))) >= 0:
             self._check_size(end - start)
-            block = chunk[start : end + 2]
-            if _is_clean(block) or (block := _clean(block)):
+            block = chunk[start : end + len(end_of_block)]
+            if _is_clean(block, eol) or (block := _clean(block)):
                 blocks.append(block)
-            start = _skip_preamble(chunk, end + 2)
+            start = _skip_preamble(chunk, end + len(end_of_block))
         return blocks, start
 
     def _cut_any(self, chunk: bytes, scan: int) -> tuple[list[bytes], int]:
@@ -188,15 +197,17 @@ def _skip_preamble(data: bytes | bytearray, start: int) -> int:
     return preamble.end() if preamble else start
 
 
-def _is_clean(block: bytes) -> bool:
-    """Whether a block without CR is the usual one or two lines, with nothing to remove."""
-    first = block.find(b"\n")
+def _is_clean(block: bytes, eol: bytes) -> bool:
+    """Whether a block with `eol` alone is the usual one or two lines, with nothing to remove."""
+    last = len(block) - 2 * len(eol)
+    first = block.find(eol)
     if block.startswith(b"data:"):
-        return first == len(block) - 2
+        return first == last
+    data = first + len(eol)
     return (
         block.startswith(b"event:")
-        and block.startswith(b"data:", first + 1)
-        and block.find(b"\n", first + 1) == len(block) - 2
+        and block.startswith(b"data:", data)
+        and block.find(eol, data) == last
     )
 
 

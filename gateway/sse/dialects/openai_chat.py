@@ -86,7 +86,7 @@ class ChoicesWatcher:
         self._finishes: deque[bytes] = deque(maxlen=_KEPT_BLOCKS)
 
     def see(self, block: bytes) -> Verdict | None:
-        if DONE in block and block_data(block).startswith(DONE):
+        if _is_done(block):
             is_early = is_incomplete(self._translator, self._finishes)
             return Verdict.INCOMPLETE if is_early else Verdict.COMPLETE
         if b"error" in block and is_error(block):
@@ -116,6 +116,13 @@ class OpenAIChat(EventStreamDialect):
 
     def watcher(self) -> Watcher:
         return ChoicesWatcher(self.translator())
+
+
+def _is_done(block: bytes) -> bool:
+    # The usual block is settled by its first bytes: its data begin with an object.
+    if block.startswith(b"data: {") or DONE not in block:
+        return False
+    return block_data(block).startswith(DONE)
 
 
 def _tool_call(call: Mapping[str, object], function: object) -> ToolCall:
