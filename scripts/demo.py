@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
@@ -36,7 +36,10 @@ def main() -> int:
         serve()  # which says what is wrong
     if settings.upstream_url:
         serve()  # `ENV_FILE` names a backend
-    return asyncio.run(demonstrate(settings))
+    try:
+        return asyncio.run(demonstrate(settings))
+    except asyncio.CancelledError:
+        return 130  # asked to end before the gateway ran
 
 
 def serve() -> NoReturn:
@@ -47,6 +50,8 @@ def serve() -> NoReturn:
 async def demonstrate(settings: Settings) -> int:
     """Runs both until the gateway ends; its exit code."""
     port = settings.port or free_port()
+    if starting := asyncio.current_task():
+        on_signals(lambda _: starting.cancel())
     async with AsyncExitStack() as stack:
         try:
             upstream_url = await stack.enter_async_context(demo_backend())
@@ -63,7 +68,7 @@ async def demonstrate(settings: Settings) -> int:
                 ENABLE_SSE_STREAMING=os.environ.get("ENABLE_SSE_STREAMING") or "true",
             )
         )
-        pass_signals_on(gateway)
+        on_signals(gateway.send_signal)
         if not taken and await answers(settings, address, gateway):
             print(welcome(settings, address), flush=True)
         code = await gateway.wait()
@@ -116,18 +121,17 @@ async def child(
         await process.wait()
 
 
-def pass_signals_on(gateway: Process) -> None:
-    def send(number: int) -> None:
+def on_signals(act: Callable[[int], object]) -> None:
+    """From now on `act` gets each signal that asks this process to end, as SIGINT or SIGTERM."""
+
+    def receive(number: int) -> None:
         with suppress(ProcessLookupError):
-            gateway.send_signal(number)
+            act(number)
 
     loop = asyncio.get_running_loop()
-    for number, passed in (
-        (signal.SIGINT, signal.SIGINT),
-        (signal.SIGTERM, signal.SIGTERM),
-        (signal.SIGHUP, signal.SIGTERM),
-    ):
-        loop.add_signal_handler(number, send, passed)
+    loop.add_signal_handler(signal.SIGINT, receive, signal.SIGINT)
+    loop.add_signal_handler(signal.SIGTERM, receive, signal.SIGTERM)
+    loop.add_signal_handler(signal.SIGHUP, receive, signal.SIGTERM)
 
 
 def free_port() -> int:
