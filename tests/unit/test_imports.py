@@ -19,15 +19,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-#: Modules beside `app.py` that are one part: who asks, and how that is proved.
-AUTH = {"identity", "jwks", "keys", "tokens"}
-
 #: The parts of the package by their level, from the composition root down.
 LEVELS = (
     {"cli"},
     {"app"},
     {"web"},
-    {"stream", "upstream", "limit", "audit", "telemetry", "auth", "flags"},
+    {
+        *("stream", "upstream", "limit", "audit", "telemetry"),
+        *("identity", "keys", "tokens", "flags"),
+    },
     {"sse"},
     {"errors"},
 )
@@ -91,8 +91,6 @@ class Module:
 
 
 def part_of(name: str) -> str:
-    if name in AUTH:
-        return "auth"
     return name if name in KNOWN else "__init__"
 
 
@@ -202,7 +200,7 @@ def test_sources_hold_to_the_table(check: Check) -> None:
 
 def test_every_part_has_a_level() -> None:
     found = {path.stem for path in (ROOT / "gateway").iterdir() if path.name != "py.typed"}
-    assert found - {"static", "__pycache__"} <= KNOWN | AUTH
+    assert found - {"static", "__pycache__"} <= KNOWN
 
 
 @pytest.mark.parametrize(
@@ -217,7 +215,7 @@ def test_every_part_has_a_level() -> None:
         (arrows, "stream/hub.py", "from gateway.web import chat"),
         (arrows, "upstream/pool.py", "from .. import stream"),
         (arrows, "limit/rate.py", "if TYPE_CHECKING:\n    from gateway.stream.hub import Hub"),
-        (arrows, "identity.py", "from gateway.flags import Flags"),
+        (arrows, "identity.py", "from gateway.keys import KeyRing"),
         (arrows, "flags.py", "from gateway.tokens import Tokens"),
         (arrows, "web/chat.py", "from gateway.app import build"),
         (arrows, "app.py", "import gateway.cli"),
@@ -254,7 +252,7 @@ def test_violation_is_caught(check: Check, path: str, source: str) -> None:
             "from gateway.sse.event import Event\nfrom .log import StreamLog",
         ),
         (arrows, "stream/hub.py", "from gateway.settings import Settings"),
-        (arrows, "tokens.py", "from gateway.keys import KeyRing"),
+        (arrows, "tokens/verifier.py", "from gateway.tokens.jwks import KeySource"),
         (arrows, "web/chat.py", "from gateway.upstream.client import Client"),
         (arrows, "client.py", "from gateway.sse.decoder import Decoder"),
         (environment, "settings.py", "import os\nos.environ"),
