@@ -1,7 +1,7 @@
 """The keys that tokens are checked with: one from a file, or the issuer's published set (RFC 7517).
 
-Checks keys, not tokens; those are `gateway.tokens.verifier`'s part. Opens no connection: the set comes from
-a callable that the application hands in.
+Checks keys; tokens are `gateway.tokens.verifier`'s part. Opens no connection: the set comes from a
+callable that the application hands in.
 """
 
 from __future__ import annotations

@@ -1,0 +1,233 @@
+"""The composition root: makes every part from the settings and ties them together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import aiohttp
+from aiohttp import web
+
+from gateway.errors import SettingsError, UpstreamError
+from gateway.flags import Flags
+from gateway.keys import KeyRing, pepper_path
+from gateway.limit.concurrency import OwnerLeases
+from gateway.limit.rate import RateLimiter
+from gateway.settings import Settings
+from gateway.stream.hub import Clocks, Hub, Limits
+from gateway.stream.log import LogBudget
+from gateway.stream.producer import Bounds
+from gateway.tasks import TaskOwner
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.observer import StreamObserver
+from gateway.tokens import ApiKeyAuthenticator, Authenticator, NoAuthentication
+from gateway.upstream.client import UpstreamClient
+from gateway.web import health, pages
+from gateway.web.chat import chat_stream
+from gateway.web.middleware.auth import authentication
+from gateway.web.middleware.cors import cors, put_cors_headers
+from gateway.web.middleware.errors import errors
+from gateway.web.middleware.framing import framing
+from gateway.web.middleware.limits import put_rate_headers, rate_limit
+from gateway.web.middleware.trace import put_trace_headers, trace
+from gateway.web.outlet import StallWatch
+from gateway.web.provider import provider
+from gateway.web.proxy import relay_request
+from gateway.web.server import Runner, check_parser, listen
+from gateway.web.services import SERVICES, Services
+
+logger = logging.getLogger("sluice")
+
+CHAT_PATH = "/api/v2/chat-stream"
+_PROBES = {
+    "/livez": health.live,
+    "/readyz": health.ready,
+    "/health": health.health,
+    "/healthz": health.health,
+    "/health/liveliness": health.live,
+    "/health/readiness": health.ready,
+    "/metrics": health.metrics,
+    "/playground": pages.playground,
+    "/static/{name}": pages.static,
+}
+
+
+def make_app(settings: Settings) -> web.Application:
+    """The gateway as an aiohttp application.
+
+    Raises:
+        SettingsError: no backend is set, or a file that the settings name can't be used.
+    """
+    check_parser()
+    if settings.upstream_url is None:
+        raise SettingsError("UPSTREAM_URL: there must be a backend to stand in front of")
+    services = _make_services(settings, settings.upstream_url)
+    app = web.Application(middlewares=[trace, errors, framing, cors, authentication, rate_limit])
+    app[SERVICES] = services
+    app.on_response_prepare.extend([put_trace_headers, put_rate_headers, put_cors_headers])
+    app.cleanup_ctx.append(_run_services)
+    _add_routes(app, settings)
+    return app
+
+
+async def serve(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT; a second signal ends what still runs at once.
+
+    Raises:
+        SettingsError: it can't start.
+    """
+    app = make_app(settings)
+    stop = _signals()
+    runner = Runner(app, settings)
+    await runner.setup()
+    try:
+        address = await listen(runner, settings)
+        services = app[SERVICES]
+        logger.info("gateway.started", extra=_start_fields(services, address))
+        await _warn_if_unreachable(services)
+        await stop.wait()
+        logger.info("gateway.stopping", extra={"streams": len(services.hub)})
+        stop.clear()
+        await _drain(services.hub, settings.shutdown_grace_seconds, stop)
+    finally:
+        await runner.cleanup()
+    logger.info("gateway.stopped")
+
+
+async def _drain(hub: Hub, grace_s: float, stop: asyncio.Event) -> None:
+    """Lets the streams finish; another signal ends them at once."""
+    tasks = TaskOwner()
+    draining = tasks.spawn(hub.drain(grace_s), name="drain")
+    forced = tasks.spawn(stop.wait(), name="second signal")
+    await asyncio.wait({draining, forced}, return_when=asyncio.FIRST_COMPLETED)
+    await tasks.cancel()
+    await hub.drain(0)
+
+
+def _make_services(settings: Settings, upstream_url: str) -> Services:
+    metrics = Metrics()
+    hub = Hub(
+        clocks=Clocks(
+            first_token_s=settings.upstream_first_token_seconds,
+            idle_s=settings.upstream_idle_seconds,
+            heartbeat_s=settings.heartbeat_interval,
+        ),
+        limits=Limits(
+            max_streams=settings.max_stream_sessions,
+            log_max_bytes=settings.stream_buffer_bytes,
+            bounds=Bounds(settings.event_max_bytes, settings.backpressure_policy == "pause"),
+        ),
+        budget=LogBudget(settings.buffer_total_bytes),
+        observer=StreamObserver(metrics),
+    )
+    return Services(
+        settings=settings,
+        hub=hub,
+        upstream=UpstreamClient(upstream_url, connect_s=settings.upstream_connect_seconds),
+        flags=Flags(settings),
+        rate=RateLimiter(settings.rate_limit),
+        leases=OwnerLeases(settings.stream_max_per_owner),
+        authenticator=_make_authenticator(settings),
+        metrics=metrics,
+        stalls=StallWatch(settings.write_stall_seconds),
+    )
+
+
+def _make_authenticator(settings: Settings) -> Authenticator:
+    if settings.auth_mode == "api_key" and settings.api_keys_file is not None:
+        ring = KeyRing.load(settings.api_keys_file, pepper_path(settings.data_dir))
+        return ApiKeyAuthenticator(ring)
+    if settings.auth_mode == "jwt":
+        return _make_token_verifier(settings)
+    return NoAuthentication()
+
+
+def _make_token_verifier(settings: Settings) -> Authenticator:
+    from gateway.tokens.jwks import FileKey, KeySource, RemoteKeys
+    from gateway.tokens.verifier import TokenVerifier
+
+    source: KeySource
+    if settings.jwt_public_key_file is not None:
+        source = FileKey(settings.jwt_public_key_file)
+    else:
+        source = RemoteKeys(_fetcher(settings.jwt_jwks_url or ""))
+    return TokenVerifier(source, audience=settings.jwt_audience, issuer=settings.jwt_issuer)
+
+
+def _fetcher(url: str) -> Callable[[], Awaitable[bytes]]:
+    """Reads the issuer's keys. A session of its own each time, since that is once in minutes."""
+
+    async def fetch() -> bytes:
+        timeout = aiohttp.ClientTimeout(total=5)
+        async with (
+            aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session,
+            session.get(url, allow_redirects=False) as response,
+        ):
+            return await response.content.read(1024 * 1024)
+
+    return fetch
+
+
+def _add_routes(app: web.Application, settings: Settings) -> None:
+    for path, handler in _PROBES.items():
+        app.router.add_get(path, handler, name=f"public.{_as_name(path)}")
+    for path in (CHAT_PATH, *settings.chat_stream_aliases):
+        app.router.add_route("*", path, chat_stream, name=f"chat.{_as_name(path)}")
+    app.router.add_route("*", "/v1/{path:.*}", provider, name="provider")
+    if settings.proxy_passthrough:
+        app.router.add_route("*", "/{path:.*}", relay_request, name="backend")
+
+
+def _as_name(path: str) -> str:
+    return "p" + "".join(c if c.isalnum() else "_" for c in path)
+
+
+async def _run_services(app: web.Application) -> AsyncIterator[None]:
+    services = app[SERVICES]
+    await services.upstream.start()
+    tasks = TaskOwner()
+    tasks.spawn(_tick(services), name="ticker")
+    yield
+    await tasks.cancel()
+    await services.hub.drain(0)
+    await services.authenticator.close()
+    await services.upstream.close()
+    services.flags.close()
+
+
+async def _tick(services: Services) -> None:
+    """The one coarse ticker that serves all clocks."""
+    while True:
+        await asyncio.sleep(services.hub.tick_s)
+        now = time.monotonic()
+        services.hub.tick(now)
+        services.stalls.tick(now)
+
+
+def _signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def _start_fields(services: Services, address: str) -> dict[str, object]:
+    return {
+        "address": address,
+        "upstream": services.upstream.base_url,
+        "streaming_enabled": services.settings.enable_sse_streaming,
+        "rollout_percent": services.settings.sse_streaming_rollout_percent,
+    }
+
+
+async def _warn_if_unreachable(services: Services) -> None:
+    """The backend of a sidecar may come up later, so this is no reason not to start."""
+    try:
+        async with asyncio.timeout(services.settings.upstream_connect_seconds or None):
+            await services.upstream.probe()
+    except (UpstreamError, TimeoutError):
+        logger.warning("upstream.unreachable", extra={"upstream": services.upstream.base_url})

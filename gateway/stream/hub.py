@@ -1,0 +1,252 @@
+"""The hub: which streams run, for whom, how many there may be, and the clocks that end them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.errors import Unavailable
+from gateway.sse.dialects.base import Dialect
+from gateway.stream.live import LiveStream, Origin
+from gateway.stream.log import EventLog, LogBudget
+from gateway.stream.model import (
+    CLIENT_GONE,
+    DURATION_CAP,
+    Ending,
+    StreamId,
+    error_ending,
+    new_stream_id,
+)
+from gateway.stream.producer import Ask, Bounds, Producer
+from gateway.stream.reader import Reader, Sink
+from gateway.stream.wire import Wire
+from gateway.tasks import TaskOwner
+
+_BUSY_RETRY_S = 5
+
+
+class Lease(Protocol):
+    def release(self) -> None: ...
+
+
+class Observer(Protocol):
+    """Is told what happened; decides nothing."""
+
+    def stream_started(self, stream: LiveStream) -> None: ...
+
+    def stream_ended(self, stream: LiveStream) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """All in seconds; 0 switches one off."""
+
+    first_token_s: float
+    idle_s: float
+    heartbeat_s: float
+
+    @property
+    def tick_s(self) -> float:
+        """How often to look: an eighth of the shortest clock, within 25 to 250 ms."""
+        shortest = min(
+            (s for s in (self.first_token_s, self.idle_s, self.heartbeat_s) if s), default=2
+        )
+        return min(0.25, max(0.025, shortest / 8))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    max_streams: int  #: 0 is no limit
+    log_max_bytes: int
+    bounds: Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a new stream shall be."""
+
+    origin: Origin
+    dialect: Dialect
+    make_wire: Callable[[StreamId], Wire]
+    ask: Ask
+    with_ids: bool
+    grace_s: float | None
+    max_duration_s: float
+
+
+@dataclass(slots=True)
+class _Running:
+    stream: LiveStream
+    producer: Producer
+    task: asyncio.Task[None]
+
+
+class Hub:
+    """The live streams of this process."""
+
+    def __init__(
+        self, *, clocks: Clocks, limits: Limits, budget: LogBudget, observer: Observer
+    ) -> None:
+        self._clocks = clocks
+        self._limits = limits
+        self._budget = budget
+        self._observer = observer
+        self._running: dict[StreamId, _Running] = {}
+        self._tasks = TaskOwner()
+        self._is_draining = False
+        self._became_idle = asyncio.Event()
+        self._became_idle.set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    @property
+    def tick_s(self) -> float:
+        """How often `tick` wants to be called."""
+        return self._clocks.tick_s
+
+    @property
+    def buffered_bytes(self) -> int:
+        """What all logs hold."""
+        return self._budget.used_bytes
+
+    @property
+    def is_draining(self) -> bool:
+        return self._is_draining
+
+    def start(self, plan: Plan, lease: Lease) -> LiveStream:
+        """Starts a stream, attached to the caller, who must `leave` it. Takes over the lease.
+
+        Raises:
+            Unavailable: `too_many_sessions`, `buffers_full` or `shutting_down`.
+        """
+        try:
+            self._admit()
+        except Unavailable:
+            lease.release()
+            raise
+        stream_id = new_stream_id()
+        log = EventLog(
+            stream_id,
+            max_bytes=self._limits.log_max_bytes,
+            with_ids=plan.with_ids,
+            budget=self._budget,
+        )
+        stream = LiveStream(
+            stream_id,
+            plan.origin,
+            log=log,
+            wire=plan.make_wire(stream_id),
+            grace_s=plan.grace_s,
+            max_duration_s=plan.max_duration_s,
+            on_end=self._ended,
+        )
+        stream.attach()
+        producer = Producer(stream, plan.ask, plan.dialect, self._limits.bounds)
+        task = self._tasks.spawn(producer.run(), name=f"producer {stream_id}")
+        task.add_done_callback(lambda _: lease.release())
+        self._running[stream_id] = _Running(stream, producer, task)
+        self._became_idle.clear()
+        self._observer.stream_started(stream)
+        return stream
+
+    async def read(self, stream: LiveStream, sink: Sink, *, interval_s: float) -> None:
+        """Copies the stream to `sink` until its end, or until the client has gone."""
+        running = self._running.get(stream.id)
+        advanced = running.producer.make_room if running is not None else _nothing
+        await Reader(stream, sink, interval_s=interval_s, advanced=advanced).run()
+
+    def leave(self, stream: LiveStream) -> None:
+        """The counterpart of the attachment that `start` made."""
+        stream.detach()
+        if stream.is_attached:
+            return
+        if stream.is_active and stream.grace_s == 0:
+            self.stop(stream, CLIENT_GONE)
+        if stream.is_active:
+            self._running[stream.id].producer.make_room()
+        else:
+            stream.log.release()
+
+    def stop(self, stream: LiveStream, ending: Ending) -> bool:
+        """Ends a stream and closes the backend's connection; the first ending wins."""
+        running = self._running.get(stream.id)
+        has_ended = stream.end(ending)
+        if has_ended and running is not None:
+            running.task.cancel()
+        return has_ended
+
+    def tick(self, now: float) -> None:
+        """Looks at every clock of every stream; `now` is of `time.monotonic`."""
+        for running in list(self._running.values()):
+            stream = running.stream
+            ending = self._overdue(stream, now)
+            if ending is not None:
+                self.stop(stream, ending)
+            elif self._clocks.heartbeat_s:
+                self._beat(stream, now)
+
+    async def drain(self, grace_s: float) -> None:
+        """Lets no stream in, waits for the running ones and ends the rest as `server_shutdown`."""
+        self._is_draining = True
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._became_idle.wait()
+        except TimeoutError:
+            for running in list(self._running.values()):
+                self.stop(running.stream, error_ending("server_shutdown"))
+        await self._tasks.cancel()
+
+    def _admit(self) -> None:
+        if self._is_draining:
+            raise Unavailable(
+                "The server is restarting.", code="shutting_down", retry_after_s=_BUSY_RETRY_S
+            )
+        if 0 < self._limits.max_streams <= len(self._running):
+            raise Unavailable(
+                "Too many streams are running.",
+                code="too_many_sessions",
+                retry_after_s=_BUSY_RETRY_S,
+            )
+        if self._budget.is_spent:
+            raise Unavailable(
+                "The stream buffers are full.", code="buffers_full", retry_after_s=_BUSY_RETRY_S
+            )
+
+    def _overdue(self, stream: LiveStream, now: float) -> Ending | None:
+        clocks = self._clocks
+        if stream.max_duration_s and now - stream.started >= stream.max_duration_s:
+            return DURATION_CAP
+        if (
+            stream.detached_since is not None
+            and stream.grace_s is not None
+            and now - stream.detached_since >= stream.grace_s
+        ):
+            return CLIENT_GONE
+        if stream.first_event is None:
+            if clocks.first_token_s and now - stream.started >= clocks.first_token_s:
+                return error_ending("upstream_timeout")
+        elif clocks.idle_s and not stream.is_paused and now - stream.last_event >= clocks.idle_s:
+            return error_ending("upstream_idle")
+        return None
+
+    def _beat(self, stream: LiveStream, now: float) -> None:
+        interval_s = self._clocks.heartbeat_s
+        if stream.first_event is None:
+            interval_s /= 2  # nothing to see yet: show sooner that somebody is there
+        for reader in list(stream.readers):
+            reader.tick(now, interval_s)
+
+    def _ended(self, stream: LiveStream) -> None:
+        self._running.pop(stream.id, None)
+        if not self._running:
+            self._became_idle.set()
+        self._observer.stream_ended(stream)
+        if not stream.is_attached:
+            stream.log.release()
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,194 @@
+"""A stream while it runs: its record, its log, who reads it and how it ended.
+
+The producer fills it, readers drain it, the hub watches its clocks. Whoever ends it first decides
+how it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.errors import GatewayError, UpstreamError
+from gateway.stream.log import EventLog
+from gateway.stream.model import Ending, StreamId
+from gateway.stream.wire import Wire
+
+if TYPE_CHECKING:
+    from gateway.stream.reader import Reader
+
+_ERROR_CONTEXT_EVENTS = 8
+
+
+class Answer(Protocol):
+    """The backend's answer, as far as a stream needs to know it."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the end of the body.
+
+        Raises:
+            UpstreamError: `upstream_truncated`, the connection broke off.
+        """
+        ...
+
+    async def finish(self) -> None:
+        """Gives the connection back if its answer is over, else closes it."""
+        ...
+
+    def close(self) -> None:
+        """Closes the connection, so that the backend stops generating. Idempotent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How the backend took the request.
+
+    Either a stream (`error` and `declined` are None), an error, or `declined`: an answer that is
+    not a stream, to be handed on as it is by whoever asked. That one must then close it.
+    """
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    error: GatewayError | None = None
+    declined: Answer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a stream comes from: what is known of it before it runs."""
+
+    owner: str
+    trace_id: str
+    route: str
+    conversation_id: str | None = None
+
+
+class LiveStream:
+    """One generation.
+
+    Args:
+        grace_s: How long it goes on when the last reader has gone; 0 ends it at once, None lets
+            it finish.
+        max_duration_s: The duration cap; 0 is none.
+        on_end: Called once, when it has ended.
+    """
+
+    def __init__(  # noqa: PLR0913 - the record of a stream
+        self,
+        stream_id: StreamId,
+        origin: Origin,
+        *,
+        log: EventLog,
+        wire: Wire,
+        grace_s: float | None,
+        max_duration_s: float,
+        on_end: Callable[[LiveStream], None],
+    ) -> None:
+        self.id = stream_id
+        self.origin = origin
+        self.log = log
+        self.wire = wire
+        self.grace_s = grace_s
+        self.max_duration_s = max_duration_s
+        self.ending: Ending | None = None
+        self.readers: set[Reader] = set()
+        self.opened: asyncio.Future[Opening] = asyncio.get_running_loop().create_future()
+        self.is_committed = False
+        self.was_read = False
+        self.created_at = time.time()
+        self.started = time.monotonic()
+        self.first_event: float | None = None
+        self.last_event = self.started
+        self.is_paused = False
+        self.detached_since: float | None = None
+        self._attached = 0
+        self._on_end = on_end
+        if (begin := wire.begin()) is not None:
+            log.append(begin)
+
+    @property
+    def is_active(self) -> bool:
+        return self.ending is None
+
+    @property
+    def is_attached(self) -> bool:
+        return self._attached > 0
+
+    @property
+    def duration_s(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def first_token_s(self) -> float | None:
+        """From the start to the backend's first event; None before it."""
+        return None if self.first_event is None else self.first_event - self.started
+
+    @property
+    def remaining_s(self) -> float | None:
+        if not self.max_duration_s:
+            return None
+        return max(0.0, self.max_duration_s - self.duration_s)
+
+    @property
+    def lead_cursor(self) -> int:
+        """The last event that the most advanced reader has taken; readers behind it slow nobody."""
+        if self.readers:
+            return max(reader.cursor for reader in self.readers)
+        return 0 if self.is_attached and not self.was_read else self.log.last
+
+    def attach(self) -> None:
+        """Somebody is going to read: a response, also while it waits for its first byte."""
+        self._attached += 1
+        self.detached_since = None
+
+    def detach(self) -> None:
+        """The counterpart of `attach`."""
+        self._attached -= 1
+        if not self._attached:
+            self.detached_since = time.monotonic()
+            if self.opened.done() and (declined := self.opened.result().declined):
+                declined.close()
+
+    def open(self, opening: Opening) -> None:
+        """Tells the request how the backend took it; only the first call counts."""
+        if not self.opened.done():
+            self.opened.set_result(opening)
+
+    def commit(self) -> None:
+        """The response has begun: from now on a failure is an event, not a status."""
+        self.is_committed = True
+
+    def note_event(self, now: float) -> None:
+        """The backend said something that counts; its comments don't."""
+        self.last_event = now
+        if self.first_event is None:
+            self.first_event = now
+
+    def end(self, ending: Ending) -> bool:
+        """Ends the stream; the first call decides, later ones do nothing and return False."""
+        if self.ending is not None:
+            return False
+        self.ending = ending
+        recent = self.log.recent(_ERROR_CONTEXT_EVENTS)
+        last = self.wire.finish(ending, self.duration_s, recent)
+        if last is not None:
+            self.log.append(last)
+        self.log.close()
+        self.open(Opening(error=_error_of(ending) if ending.is_error else None))
+        self._on_end(self)
+        return True
+
+
+def _error_of(ending: Ending) -> UpstreamError:
+    status = 504 if ending.reason in ("upstream_timeout", "upstream_idle") else 502
+    return UpstreamError(
+        ending.message, code=ending.reason, status=status, retryable=ending.retryable
+    )

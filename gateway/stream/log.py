@@ -1,0 +1,160 @@
+"""The event log: append-only, bounded, numbered without gaps from 1; the one truth of a stream.
+
+The producer appends, readers hold nothing but a cursor: the number of the last event that they
+have written. What is retained may be read again; the oldest events are dropped to stay within the
+bound, and a reader that is behind them is told so, never given the tail silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.stream.model import StreamId
+
+#: What an event costs beside its bytes: the object's header and its place in the list.
+FRAME_OVERHEAD_BYTES = 64
+_COMPACT_AFTER = 256
+
+
+class LogBudget:
+    """The bytes of all logs of this process together; `limit_bytes` 0 is no limit."""
+
+    __slots__ = ("limit_bytes", "used_bytes")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+
+    @property
+    def is_spent(self) -> bool:
+        return 0 < self.limit_bytes <= self.used_bytes
+
+
+class CursorTrimmedError(Exception):
+    """The events after this cursor are no longer in the log."""
+
+
+class EventLog:
+    """The events of one stream, each ready to be sent.
+
+    Args:
+        stream_id: Goes into each event's id, `<stream id>.<sequence>`.
+        max_bytes: Bound on what is retained; `is_full` is true from there on.
+        with_ids: Whether events get an `id:` line.
+        budget: The account of all logs.
+    """
+
+    __slots__ = (
+        "_base",
+        "_budget",
+        "_frames",
+        "_head",
+        "_id_prefix",
+        "_listeners",
+        "_max_bytes",
+        "bytes",
+        "is_closed",
+    )
+
+    def __init__(
+        self, stream_id: StreamId, *, max_bytes: int, with_ids: bool, budget: LogBudget
+    ) -> None:
+        self._id_prefix = f"id: {stream_id}.".encode() if with_ids else b""
+        self._max_bytes = max_bytes
+        self._budget = budget
+        self._frames: list[bytes] = []
+        self._head = 0  # frames before it are dropped but not yet cut off the list
+        self._base = 1  # the sequence of _frames[0]
+        self._listeners: list[Callable[[], None]] = []
+        self.bytes = 0
+        self.is_closed = False
+
+    @property
+    def first(self) -> int:
+        """The sequence of the oldest event retained; `last + 1` when there is none."""
+        return self._base + self._head
+
+    @property
+    def last(self) -> int:
+        """The sequence of the newest event; 0 before the first."""
+        return self._base + len(self._frames) - 1
+
+    @property
+    def is_full(self) -> bool:
+        return self.bytes > self._max_bytes or (self.bytes > 0 and self._budget.is_spent)
+
+    def append(self, block: bytes) -> None:
+        """Adds one block as the next event and wakes the listeners.
+
+        Raises:
+            RuntimeError: the log is closed.
+        """
+        if self.is_closed:
+            raise RuntimeError("the log is closed")
+        if self._id_prefix:
+            block = b"%b%d\n%b" % (self._id_prefix, self.last + 1, block)
+        self._frames.append(block)
+        self._account(len(block) + FRAME_OVERHEAD_BYTES)
+        self._wake()
+
+    def close(self) -> None:
+        """No more events: readers that reach the end are done."""
+        self.is_closed = True
+        self._wake()
+
+    def release(self) -> None:
+        """Drops everything; for a log that nobody will read again."""
+        self._account(-self.bytes)
+        self._base, self._head = self.last + 1, 0
+        self._frames.clear()
+
+    def read(self, cursor: int, max_bytes: int) -> tuple[bytes, int]:
+        """What follows `cursor`: whole events joined, and the cursor behind them.
+
+        Gives at least one event if there is any, else stays within `max_bytes`.
+
+        Raises:
+            CursorTrimmedError: the event after `cursor` has been dropped.
+        """
+        start = cursor + 1 - self._base
+        if start < self._head:
+            raise CursorTrimmedError
+        frames = self._frames
+        end, size = start, 0
+        while end < len(frames) and (end == start or size + len(frames[end]) <= max_bytes):
+            size += len(frames[end])
+            end += 1
+        if end == start:
+            return b"", cursor
+        return b"".join(frames[start:end]), self._base + end - 1
+
+    def recent(self, count: int) -> list[bytes]:
+        """The newest events, at most `count`, oldest first."""
+        return self._frames[max(self._head, len(self._frames) - count) :]
+
+    def trim(self, keep_after: int) -> None:
+        """Drops the oldest events while the log is full, but none after `keep_after`."""
+        while self.is_full and self.first <= keep_after and self.first <= self.last:
+            frame = self._frames[self._head]
+            self._frames[self._head] = b""
+            self._head += 1
+            self._account(-len(frame) - FRAME_OVERHEAD_BYTES)
+        if self._head >= _COMPACT_AFTER and self._head * 2 >= len(self._frames):
+            del self._frames[: self._head]
+            self._base += self._head
+            self._head = 0
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Calls `listener` after each append and at the close."""
+        self._listeners.append(listener)
+
+    def unlisten(self, listener: Callable[[], None]) -> None:
+        self._listeners.remove(listener)
+
+    def _account(self, size: int) -> None:
+        self.bytes += size
+        self._budget.used_bytes += size
+
+    def _wake(self) -> None:
+        for listener in self._listeners:
+            listener()

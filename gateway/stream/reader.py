@@ -1,0 +1,146 @@
+"""A reader: one response, one integer cursor on the log, no queue.
+
+It is the only writer of its response and writes whole events, everything that is ready joined into
+one write; so nothing, a heartbeat least of all, lands inside an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.stream.live import LiveStream
+from gateway.stream.log import CursorTrimmedError
+from gateway.stream.wire import Beat
+
+_WRITE_MAX_BYTES = 64 * 1024
+
+
+class Sink(Protocol):
+    """Where a reader writes: a response."""
+
+    async def write_frames(self, frames: bytes) -> None:
+        """Writes and, while the client takes less than it is sent, waits.
+
+        Raises:
+            ConnectionResetError: the client has gone, or took nothing for too long.
+        """
+        ...
+
+    async def flush(self) -> None:
+        """Waits until the client's connection has taken everything."""
+        ...
+
+    def break_off(self) -> None:
+        """Closes the connection so that the client sees that something is missing."""
+        ...
+
+
+class Reader:
+    """Copies a stream to one client.
+
+    Args:
+        interval_s: Least time between two writes; the first event is never held.
+        advanced: Called when the cursor has moved.
+    """
+
+    def __init__(
+        self,
+        stream: LiveStream,
+        sink: Sink,
+        *,
+        interval_s: float,
+        advanced: Callable[[], None],
+        cursor: int = 0,
+    ) -> None:
+        self._stream = stream
+        self._sink = sink
+        self._interval_s = interval_s
+        self._advanced = advanced
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_beat_due = False
+        self._beats = 0
+        self._is_writing = False
+        self.cursor = cursor
+        self.last_write = time.monotonic()
+
+    async def run(self) -> None:
+        """Returns when the end of the stream has been written, or the client has gone.
+
+        Cancelled, it leaves the stream as it is: what happens then is the hub's policy.
+        """
+        stream = self._stream
+        stream.readers.add(self)
+        stream.was_read = True
+        stream.log.listen(self._wake)
+        try:
+            await self._copy()
+            await self._sink.flush()
+            if stream.ending is None or not stream.wire.ends_cleanly(stream.ending):
+                self._sink.break_off()
+        except CursorTrimmedError:
+            self._sink.break_off()  # too slow for `detach`; its last id lets it come back
+        except ConnectionResetError:
+            pass  # a client that leaves is normal life
+        finally:
+            stream.log.unlisten(self._wake)
+            stream.readers.discard(self)
+            self._advanced()
+
+    def tick(self, now: float, heartbeat_s: float) -> None:
+        """Asks for a heartbeat if nothing has been written for `heartbeat_s`."""
+        if not self._is_writing and now - self.last_write >= heartbeat_s:
+            self._is_beat_due = True
+            self._wake()
+
+    async def _copy(self) -> None:
+        log = self._stream.log
+        while True:
+            frames, cursor = log.read(self.cursor, _WRITE_MAX_BYTES)
+            if frames:
+                await self._hold_back()
+                frames, cursor = log.read(self.cursor, _WRITE_MAX_BYTES)
+                await self._write(frames)
+                self.cursor = cursor
+                self._advanced()
+            elif log.is_closed:
+                return
+            elif self._is_beat_due:
+                await self._write(self._stream.wire.heartbeat(self._beat()))
+            else:
+                await self._wait()
+
+    async def _write(self, data: bytes) -> None:
+        self._is_beat_due = False
+        self._is_writing = True
+        try:
+            await self._sink.write_frames(data)
+        finally:
+            self._is_writing = False
+        self.last_write = time.monotonic()
+
+    async def _hold_back(self) -> None:
+        """Update modes: lets events gather, but never the first one and never the end."""
+        if not self._interval_s or not self.cursor or self._stream.log.is_closed:
+            return
+        wait_s = self.last_write + self._interval_s - time.monotonic()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _beat(self) -> Beat:
+        self._beats += 1
+        stream = self._stream
+        return Beat(time.time(), stream.duration_s, stream.remaining_s, self._beats)

@@ -1,0 +1,279 @@
+"""How a stream looks to its readers: the typed events, or a provider's own bytes.
+
+A wire turns a backend's blocks into the events of the log, notices the end, and knows how a
+heartbeat and an ending are written. It does no I/O and keeps no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import orjson
+
+from gateway.errors import UpstreamError
+from gateway.sse.dialects.base import Dialect, Verdict
+from gateway.sse.event import (
+    End,
+    Failure,
+    Finish,
+    Signal,
+    Sources,
+    Summary,
+    Text,
+    ToolCall,
+    Usage,
+)
+from gateway.stream.model import COMPLETED, INCOMPLETE, Ending, StreamId, error_ending
+
+RETRY_MS = 2000
+_BYTES_PER_TOKEN = 4  # of English text with today's tokenizers, within some 20 %
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a heartbeat tells besides the counts; times in seconds."""
+
+    timestamp: float
+    uptime_s: float
+    remaining_s: float | None
+    count: int
+
+
+class Wire(Protocol):
+    ending: Ending | None  #: set once the backend's terminal event or its error was seen
+    total_chunks: int
+
+    @property
+    def total_tokens(self) -> int: ...
+
+    def begin(self) -> bytes | None:
+        """The event that opens the stream, before the backend has said anything."""
+        ...
+
+    def feed(self, block: bytes) -> list[bytes]:
+        """The events that `block` becomes; `ending` may be set afterwards."""
+        ...
+
+    def finish(self, ending: Ending, duration_s: float, recent: Iterable[bytes]) -> bytes | None:
+        """The last event; `recent` are the newest ones in the log."""
+        ...
+
+    def heartbeat(self, beat: Beat) -> bytes:
+        """What keeps a silent connection alive: no event of the log, without an id."""
+        ...
+
+    def ends_cleanly(self, ending: Ending) -> bool:
+        """Whether the response may be closed in good order, or must be broken off."""
+        ...
+
+
+def estimate_tokens(size_bytes: int) -> int:
+    """A count of tokens for text of `size_bytes`, where the backend gives none."""
+    return -(-size_bytes // _BYTES_PER_TOKEN)
+
+
+class TypedWire:
+    """`start`, `content_chunk`, `heartbeat`, `complete`, `error`, each with the trace id."""
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        *,
+        stream_id: StreamId,
+        trace_id: str,
+        conversation_id: str | None,
+        max_duration_s: float,
+    ) -> None:
+        self._translator = dialect.translator()
+        self._stream_id = stream_id
+        self._trace_id = trace_id
+        self._conversation_id = conversation_id
+        self._max_duration_s = max_duration_s
+        self._text_bytes = 0
+        self._usage = Usage()
+        self._sources: list[object] = []
+        self._tool_calls: dict[int, dict[str, str]] = {}
+        self._finish: Finish | None = None
+        self.ending: Ending | None = None
+        self.total_chunks = 0
+
+    @property
+    def total_tokens(self) -> int:
+        counted = self._usage.output_tokens
+        return estimate_tokens(self._text_bytes) if counted is None else counted
+
+    def begin(self) -> bytes | None:
+        data = {
+            "stream_id": self._stream_id,
+            "trace_id": self._trace_id,
+            "conversation_id": self._conversation_id,
+            "max_duration": self._max_duration_s or None,
+        }
+        return b"retry: %d\n%b" % (RETRY_MS, _event(b"start", data))
+
+    def feed(self, block: bytes) -> list[bytes]:
+        events = []
+        for signal in self._translator.feed(block):
+            if type(signal) is Text:
+                events.append(self._chunk(signal))
+            else:
+                self._note(signal)
+            if self.ending is not None:
+                break
+        return events
+
+    def finish(self, ending: Ending, duration_s: float, recent: Iterable[bytes]) -> bytes | None:
+        if ending.is_error:
+            return _event(b"error", self._error(ending))
+        data: dict[str, object] = {
+            "reason": ending.reason,
+            "duration": round(duration_s, 3),
+            "total_chunks": self.total_chunks,
+            "total_tokens": self.total_tokens,
+            "usage": self._usage_json(),
+            "trace_id": self._trace_id,
+        }
+        if self._finish is not None:
+            data["finish_reason"] = self._finish.reason
+        if self._sources:
+            data["sources"] = self._sources
+        if self._tool_calls:
+            data["tool_calls"] = [self._tool_calls[index] for index in sorted(self._tool_calls)]
+        return _event(b"complete", data)
+
+    def heartbeat(self, beat: Beat) -> bytes:
+        data = {
+            "stream_id": self._stream_id,
+            "trace_id": self._trace_id,
+            "timestamp": round(beat.timestamp, 3),
+            "uptime_seconds": round(beat.uptime_s, 3),
+            "total_chunks": self.total_chunks,
+            "total_tokens": self.total_tokens,
+            "heartbeat_count": beat.count,
+            "remaining_seconds": None if beat.remaining_s is None else round(beat.remaining_s, 3),
+            "max_duration": self._max_duration_s or None,
+        }
+        return _event(b"heartbeat", data)
+
+    def ends_cleanly(self, ending: Ending) -> bool:
+        return True  # the last event says how it ended
+
+    def _chunk(self, text: Text) -> bytes:
+        data: dict[str, object] = {
+            "content": text.content,
+            "index": self.total_chunks,
+            "trace_id": self._trace_id,
+        }
+        if text.refusal:
+            data["refusal"] = True
+        self.total_chunks += 1
+        self._text_bytes += len(text.content.encode("utf-8", "surrogatepass"))
+        return _event(b"content_chunk", data)
+
+    def _note(self, signal: Signal) -> None:
+        match signal:
+            case Usage():
+                self._usage = _merged(self._usage, signal)
+            case Sources():
+                self._sources.extend(signal.items)
+            case ToolCall():
+                self._add_tool_call(signal)
+            case Finish():
+                self._finish = signal
+            case Failure():
+                self.ending = error_ending("upstream_error").because(signal.message)
+            case End():
+                is_whole = self._finish is None or self._finish.complete
+                self.ending = COMPLETED if is_whole else INCOMPLETE
+
+    def _add_tool_call(self, piece: ToolCall) -> None:
+        call = self._tool_calls.setdefault(piece.index, {"id": "", "name": "", "arguments": ""})
+        call["id"] = piece.id or call["id"]
+        call["name"] = piece.name or call["name"]
+        call["arguments"] += piece.arguments
+
+    def _usage_json(self) -> dict[str, object]:
+        usage: dict[str, object] = {
+            "input_tokens": self._usage.input_tokens,
+            "output_tokens": self.total_tokens,
+            "total_tokens": (self._usage.input_tokens or 0) + self.total_tokens,
+        }
+        if self._usage.output_tokens is None:
+            usage["estimated"] = True
+        return usage
+
+    def _error(self, ending: Ending) -> dict[str, object]:
+        return {
+            "code": ending.reason,
+            "message": ending.message,
+            "retryable": ending.retryable,
+            "partial": self.total_chunks > 0,
+            "trace_id": self._trace_id,
+        }
+
+
+class ProviderWire:
+    """The bytes of a provider's stream as they are, with nothing between but a comment line."""
+
+    def __init__(self, dialect: Dialect, *, trace_id: str) -> None:
+        self._dialect = dialect
+        self._watcher = dialect.watcher()
+        self._trace_id = trace_id
+        self._verdict: Verdict | None = None
+        self.ending: Ending | None = None
+        self.total_chunks = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return 0  # not known on the way: nothing is decoded
+
+    def begin(self) -> bytes | None:
+        return None
+
+    def feed(self, block: bytes) -> list[bytes]:
+        self.total_chunks += 1
+        self._verdict = self._watcher.see(block)
+        if self._verdict is not None:
+            self.ending = _ENDINGS[self._verdict]
+        return [block]
+
+    def finish(self, ending: Ending, duration_s: float, recent: Iterable[bytes]) -> bytes | None:
+        if self._verdict is not None:
+            return None
+        error = UpstreamError(
+            ending.message or "The stream reached its duration cap.",
+            code=ending.reason,
+            retryable=ending.retryable,
+        )
+        return self._dialect.error_block(error, self._trace_id, recent)
+
+    def heartbeat(self, beat: Beat) -> bytes:
+        # No blank line: with ids, openai-python would decode the empty event that it makes of it.
+        return b":\n"
+
+    def ends_cleanly(self, ending: Ending) -> bool:
+        # The SDKs take a clean end for success, whatever is missing.
+        return self._verdict in (Verdict.COMPLETE, Verdict.INCOMPLETE, Verdict.FAILED)
+
+    def summary(self, events: Iterable[bytes]) -> Summary:
+        return self._dialect.summarise(events)
+
+
+_ENDINGS = {
+    Verdict.COMPLETE: COMPLETED,
+    Verdict.INCOMPLETE: INCOMPLETE,
+    Verdict.FAILED: error_ending("upstream_error"),
+}
+
+
+def _event(name: bytes, data: object) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name, orjson.dumps(data))
+
+
+def _merged(old: Usage, new: Usage) -> Usage:
+    return Usage(
+        old.input_tokens if new.input_tokens is None else new.input_tokens,
+        old.output_tokens if new.output_tokens is None else new.output_tokens,
+    )

@@ -1,0 +1,53 @@
+"""Structured log lines: an event name and fields, never content nor anything personal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+from pythonjsonlogger.orjson import OrjsonFormatter
+
+_RENAMED = {"asctime": "time", "levelname": "level", "message": "event"}
+
+
+class TextFormatter(logging.Formatter):
+    """One line for people: time, level, event and the fields behind it."""
+
+    _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        fields = [
+            f"{name}={value}"
+            for name, value in vars(record).items()
+            if name not in self._STANDARD and value is not None
+        ]
+        return " ".join([line, *fields])
+
+
+def configure_logging(level: str, form: str, stream: TextIO | None = None) -> None:
+    """Sends every log line of the process to `stream` (standard error) in one form.
+
+    Args:
+        level: `debug`, `info`, `warning` or `error`.
+        form: `json`, one object a line, or `text`.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_formatter(form))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # Its messages can quote what a client sent; what matters of them is logged here.
+    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def _formatter(form: str) -> logging.Formatter:
+    if form == "text":
+        return TextFormatter("%(asctime)s %(levelname)-7s %(message)s")
+    return OrjsonFormatter(
+        "%(asctime)s %(levelname)s %(name)s %(message)s",
+        rename_fields={**_RENAMED, "name": "logger"},
+        timestamp=False,
+    )

@@ -1,0 +1,44 @@
+"""The Prometheus metrics, each with a bounded set of labels."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_FIRST_TOKEN_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """One registry a gateway, so that several can live in one process."""
+
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        self.streams_active = Gauge(
+            "sluice_streams_active", "Streams that run now.", registry=registry
+        )
+        self.streams = Counter(
+            "sluice_streams", "Streams that have ended.", ["reason"], registry=registry
+        )
+        self.sessions_created = Counter(
+            "sluice_sessions_created", "Streams that were started.", registry=registry
+        )
+        self.time_to_first_token = Histogram(
+            "sluice_time_to_first_token_seconds",
+            "From the request's admission to the backend's first event.",
+            buckets=_FIRST_TOKEN_BUCKETS,
+            registry=registry,
+        )
+        self.rate_limited = Counter(
+            "sluice_rate_limited", "Requests refused by the rate limit.", registry=registry
+        )
+        self.upstream_errors = Counter(
+            "sluice_upstream_errors",
+            "Streams and proxied requests that the backend failed.",
+            ["kind"],
+            registry=registry,
+        )
+
+    def render(self) -> bytes:
+        """The metrics in Prometheus's text format 0.0.4."""
+        return generate_latest(self._registry)

@@ -1,0 +1,89 @@
+"""What the hub tells of its streams, as log lines and metrics: the same word in both."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from gateway.telemetry.metrics import Metrics
+
+logger = logging.getLogger("sluice.stream")
+
+
+class Origin(Protocol):
+    @property
+    def trace_id(self) -> str: ...
+    @property
+    def route(self) -> str: ...
+
+
+class Ending(Protocol):
+    @property
+    def status(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+
+
+class Wire(Protocol):
+    total_chunks: int
+
+    @property
+    def total_tokens(self) -> int: ...
+
+
+class Stream(Protocol):
+    """What this module wants to know of a stream."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def origin(self) -> Origin: ...
+    @property
+    def ending(self) -> Ending | None: ...
+    @property
+    def wire(self) -> Wire: ...
+    @property
+    def duration_s(self) -> float: ...
+    @property
+    def first_token_s(self) -> float | None: ...
+
+
+class StreamObserver:
+    """Writes one line at the start and one at the end of each stream, and counts."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def stream_started(self, stream: Stream) -> None:
+        self._metrics.sessions_created.inc()
+        self._metrics.streams_active.inc()
+        logger.info("stream.started", extra=_identity(stream))
+
+    def stream_ended(self, stream: Stream) -> None:
+        ending = stream.ending
+        if ending is None:
+            raise ValueError("the stream hasn't ended")
+        self._metrics.streams_active.dec()
+        self._metrics.streams.labels(ending.reason).inc()
+        if ending.reason.startswith("upstream_"):
+            self._metrics.upstream_errors.labels(ending.reason).inc()
+        if stream.first_token_s is not None:
+            self._metrics.time_to_first_token.observe(stream.first_token_s)
+        logger.info("stream.ended", extra=_identity(stream) | _result(stream, ending))
+
+
+def _identity(stream: Stream) -> dict[str, object]:
+    origin = stream.origin
+    return {"trace_id": origin.trace_id, "stream_id": stream.id, "route": origin.route}
+
+
+def _result(stream: Stream, ending: Ending) -> dict[str, object]:
+    first = stream.first_token_s
+    return {
+        "status": str(ending.status),
+        "reason": ending.reason,
+        "duration_ms": round(stream.duration_s * 1000, 1),
+        "first_token_ms": None if first is None else round(first * 1000, 1),
+        "chunks": stream.wire.total_chunks,
+        "tokens": stream.wire.total_tokens,
+    }

@@ -1,0 +1,64 @@
+"""Reads the bodies that the gateway must understand, within bounds of size and time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+from aiohttp import hdrs, web
+
+from gateway.errors import BadRequest
+from gateway.web.services import SERVICES
+
+_JSON_TYPES = ("application/json",)
+
+
+async def read_body(request: web.Request, max_bytes: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        BadRequest: `body_too_large`, `body_timeout`, `body_incomplete` or `unsupported_encoding`.
+    """
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+        raise BadRequest(
+            "The body must not be compressed.", code="unsupported_encoding", status=415
+        )
+    if (request.content_length or 0) > max_bytes:
+        raise _too_large(max_bytes)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(request.app[SERVICES].settings.request_body_seconds or None):
+            async for chunk in request.content.iter_any():
+                size += len(chunk)
+                if size > max_bytes:
+                    raise _too_large(max_bytes)
+                chunks.append(chunk)
+    except TimeoutError:
+        raise BadRequest("The body came too slowly.", code="body_timeout", status=408) from None
+    except web.RequestPayloadError as error:
+        raise BadRequest("The body broke off.", code="body_incomplete") from error
+    return b"".join(chunks)
+
+
+def is_json(request: web.Request) -> bool:
+    media_type = request.content_type.lower()
+    return media_type in _JSON_TYPES or media_type.endswith("+json")
+
+
+def parse_json_object(body: bytes) -> dict[str, object]:
+    """
+    Raises:
+        BadRequest: `invalid_json` or `invalid_type`.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise BadRequest("The body isn't valid JSON.", code="invalid_json") from None
+    if not isinstance(value, dict):
+        raise BadRequest("The body must be a JSON object.", code="invalid_type")
+    return value
+
+
+def _too_large(max_bytes: int) -> BadRequest:
+    return BadRequest(f"The body is over {max_bytes} bytes.", code="body_too_large", status=413)

@@ -1,0 +1,39 @@
+"""What every request to the backend carries: the trace, and the credential that it shall see."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from gateway.stream.live import Answer
+from gateway.telemetry.trace import TraceContext
+from gateway.upstream.client import UpstreamRequest
+from gateway.upstream.headers import Headers, with_credential
+from gateway.web.services import Services
+
+
+def traced(headers: Headers, trace: TraceContext) -> Headers:
+    """The request's trace, continued to the backend."""
+    headers["X-Trace-ID"] = trace.trace_id
+    headers["traceparent"] = trace.traceparent()
+    return headers
+
+
+def credentialed(headers: Headers, services: Services, *, is_anthropic: bool) -> Headers:
+    """The gateway's credential for the backend, or the client's own where that may pass."""
+    settings = services.settings
+    api_key = settings.upstream_api_key
+    return with_credential(
+        headers,
+        keep_client=settings.auth_mode == "none" or settings.upstream_forward_authorization,
+        api_key=api_key.get_secret_value() if api_key is not None else None,
+        is_anthropic=is_anthropic,
+    )
+
+
+def asking(services: Services, request: UpstreamRequest) -> Callable[[], Awaitable[Answer]]:
+    """What a producer calls to ask the backend."""
+
+    async def ask() -> Answer:
+        return await services.upstream.ask(request)
+
+    return ask

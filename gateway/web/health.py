@@ -1,0 +1,48 @@
+"""Probes, the health report and the metrics."""
+
+from __future__ import annotations
+
+import time
+
+from aiohttp import web
+
+import gateway
+from gateway.web.response import json_response
+from gateway.web.services import SERVICES
+
+_STARTED = time.monotonic()
+
+
+async def live(request: web.Request) -> web.StreamResponse:
+    """Liveness: the event loop turns."""
+    return json_response({"status": "ok"})
+
+
+async def ready(request: web.Request) -> web.StreamResponse:
+    """Readiness: 503 from the moment the gateway is told to stop."""
+    if request.app[SERVICES].hub.is_draining:
+        return json_response({"status": "draining"}, status=503)
+    return json_response({"status": "ok"})
+
+
+async def health(request: web.Request) -> web.StreamResponse:
+    services = request.app[SERVICES]
+    settings = services.settings
+    report = {
+        "status": "draining" if services.hub.is_draining else "ok",
+        "version": gateway.__version__,
+        "uptime_seconds": round(time.monotonic() - _STARTED, 1),
+        "streaming_enabled": settings.enable_sse_streaming,
+        "rollout_percent": settings.sse_streaming_rollout_percent,
+        "sessions": {"active": len(services.hub), "limit": settings.max_stream_sessions},
+        "buffers": {
+            "used_bytes": services.hub.buffered_bytes,
+            "limit_bytes": settings.buffer_total_bytes,
+        },
+    }
+    return json_response(report, status=503 if services.hub.is_draining else 200)
+
+
+async def metrics(request: web.Request) -> web.StreamResponse:
+    metrics = request.app[SERVICES].metrics
+    return web.Response(body=metrics.render(), headers={"Content-Type": metrics.content_type})

@@ -1,0 +1,39 @@
+"""Finds out who asks. Public pages and probes are for everybody."""
+
+from __future__ import annotations
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from gateway.identity import client_address, identify
+from gateway.tokens import credential_of
+from gateway.web.routes import is_public
+from gateway.web.services import IDENTITY, SERVICES
+
+
+@web.middleware
+async def authentication(request: web.Request, handler: Handler) -> web.StreamResponse:
+    services = request.app[SERVICES]
+    subject = None
+    if services.settings.auth_mode != "none" and not is_public(request):
+        credential = credential_of(
+            request.headers.get(hdrs.AUTHORIZATION), request.headers.get("X-Api-Key")
+        )
+        subject = await services.authenticator.authenticate(credential)
+    peer = _peer(request)
+    address = client_address(
+        peer, request.headers.getall("X-Forwarded-For", []), services.settings.trusted_proxies
+    )
+    request[IDENTITY] = identify(
+        subject=subject,
+        user_id=request.headers.get("X-User-Id"),
+        peer=peer,
+        address=address,
+        trusted=services.settings.trusted_proxies,
+    )
+    return await handler(request)
+
+
+def _peer(request: web.Request) -> str | None:
+    name = request.transport.get_extra_info("peername") if request.transport else None
+    return name[0] if isinstance(name, tuple) else None

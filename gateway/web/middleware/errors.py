@@ -1,0 +1,49 @@
+"""Turns every error that happens before a response has begun into its JSON answer."""
+
+from __future__ import annotations
+
+import logging
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from gateway.errors import BadRequest, GatewayError, NotFound
+from gateway.web.response import error_response
+from gateway.web.services import TRACE
+
+logger = logging.getLogger("sluice.request")
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except GatewayError as error:
+        return _answer(request, error)
+    except web.HTTPMethodNotAllowed as error:
+        response = _answer(
+            request,
+            BadRequest(
+                "This path doesn't take that method.", code="method_not_allowed", status=405
+            ),
+        )
+        response.headers["Allow"] = error.headers["Allow"]
+        return response
+    except web.HTTPNotFound:
+        return _answer(request, NotFound("There is nothing at this path."))
+    except ConnectionError:
+        raise  # the client has gone; there is nobody to answer
+    except Exception:
+        trace_id = request[TRACE].trace_id
+        logger.exception("request.failed", extra={"trace_id": trace_id})
+        return _answer(request, GatewayError("Something went wrong in the gateway."))
+
+
+def _answer(request: web.Request, error: GatewayError) -> web.Response:
+    trace_id = request[TRACE].trace_id
+    fields = {"trace_id": trace_id, "status": error.status, "code": error.code}
+    logger.info("request.refused", extra=fields)
+    response = error_response(error, path=request.path, trace_id=trace_id)
+    if not request.content.at_eof() and request.can_read_body:
+        response.force_close()  # rather than to read a body that nobody wants
+    return response

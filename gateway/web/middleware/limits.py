@@ -1,0 +1,30 @@
+"""Counts generation requests against the rate limit and tells the client where it stands."""
+
+from __future__ import annotations
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from gateway.errors import TooManyRequests
+from gateway.web.routes import is_generation
+from gateway.web.services import IDENTITY, RATE, SERVICES
+
+
+@web.middleware
+async def rate_limit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    services = request.app[SERVICES]
+    is_limited = services.settings.enable_sse_streaming and is_generation(request)
+    if not is_limited:
+        return await handler(request)
+    verdict = request[RATE] = await services.rate.hit(request[IDENTITY].limit_key)
+    if not verdict.allowed:
+        services.metrics.rate_limited.inc()
+        raise TooManyRequests(
+            "Too many requests; try again later.", retry_after_s=verdict.retry_after_s
+        )
+    return await handler(request)
+
+
+async def put_rate_headers(request: web.Request, response: web.StreamResponse) -> None:
+    if (verdict := request.get(RATE)) is not None:
+        response.headers.update(verdict.headers())

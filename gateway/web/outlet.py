@@ -1,0 +1,132 @@
+"""The way out to a client: writes, back-pressure, and what becomes of one who takes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion11
+
+
+class Outlet:
+    """Writes to one prepared response; the sink of a reader.
+
+    A write waits while the client's connection is full. Who takes nothing for longer than the
+    watch allows is disconnected, and the waiting write returns or raises.
+    """
+
+    __slots__ = (
+        "_protocol",
+        "_request",
+        "_response",
+        "_stalls",
+        "_writer",
+        "is_waiting",
+        "last_seen",
+        "stalled_since",
+        "writes",
+    )
+
+    def __init__(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        writer: AbstractStreamWriter,
+        stalls: StallWatch,
+    ) -> None:
+        self._request = request
+        self._response = response
+        self._writer = writer
+        self._stalls = stalls
+        self._protocol = request.protocol
+        self.is_waiting = False
+        self.writes = 0
+        self.last_seen = (0, 0)
+        self.stalled_since: float | None = None
+        stalls.outlets.add(self)
+
+    async def write_frames(self, frames: bytes) -> None:
+        """Writes at once and waits until the client has room again.
+
+        Raises:
+            ConnectionResetError: the client has gone.
+        """
+        self.is_waiting = True
+        try:
+            await self._response.write(frames)
+            # aiohttp itself looks only after each 64 KiB.
+            if self._protocol.writing_paused:
+                await self._writer.drain()
+        finally:
+            self.is_waiting = False
+        self.writes += 1
+
+    async def flush(self) -> None:
+        """Waits until the kernel has taken everything, so that a close loses nothing.
+
+        Raises:
+            ConnectionResetError: the client has gone.
+        """
+        transport = self._request.transport
+        if transport is None:
+            raise ConnectionResetError
+        self.is_waiting = True
+        try:
+            transport.set_write_buffer_limits(high=0)
+            await self._writer.drain()
+            transport.set_write_buffer_limits()
+        finally:
+            self.is_waiting = False
+
+    def break_off(self) -> None:
+        """Closes the connection without the end that HTTP asks for.
+
+        With chunks a plain close is seen as broken and still delivers what was written; without,
+        only a reset can't be taken for the end.
+        """
+        transport = self._request.transport
+        if transport is None:
+            return
+        if self._request.version >= HttpVersion11:
+            transport.close()
+        else:
+            transport.abort()
+
+    def close(self) -> None:
+        """The response is over: the watch forgets it."""
+        self._stalls.outlets.discard(self)
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        return self._request.transport
+
+
+class StallWatch:
+    """Disconnects clients that take nothing for `stall_s` while something waits for them.
+
+    Progress is what leaves the process: a client that takes a little now and then is slow, not
+    stalled. `stall_s` 0 watches nothing.
+    """
+
+    def __init__(self, stall_s: float) -> None:
+        self._stall_s = stall_s
+        self.outlets: set[Outlet] = set()
+
+    def tick(self, now: float) -> None:
+        if not self._stall_s:
+            return
+        for outlet in list(self.outlets):
+            self._look(outlet, now)
+
+    def _look(self, outlet: Outlet, now: float) -> None:
+        transport = outlet.transport
+        if not outlet.is_waiting or transport is None:
+            outlet.stalled_since = None
+            return
+        seen = (outlet.writes, transport.get_write_buffer_size())
+        if outlet.stalled_since is None or seen != outlet.last_seen:
+            outlet.last_seen = seen
+            outlet.stalled_since = now
+        elif now - outlet.stalled_since >= self._stall_s:
+            transport.abort()

@@ -1,0 +1,78 @@
+"""The provider routes, `/v1/*`: the official SDKs' own paths, bytes unchanged.
+
+A generation request that asks for a stream becomes one of ours; everything else is a plain proxy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from gateway.errors import BadRequest
+from gateway.identity import rollout_key
+from gateway.sse.dialects import provider_dialect
+from gateway.sse.dialects.base import Dialect
+from gateway.stream.hub import Plan
+from gateway.stream.live import Origin
+from gateway.stream.model import StreamId
+from gateway.stream.wire import ProviderWire
+from gateway.upstream.client import UpstreamRequest
+from gateway.web.body import is_json, parse_json_object, read_body
+from gateway.web.forward import asking
+from gateway.web.proxy import proxied_headers, relay_answer, relay_request, send_to_backend
+from gateway.web.routes import is_generation
+from gateway.web.services import IDENTITY, SERVICES, TRACE
+from gateway.web.streaming import read_manner, stream_to_client
+
+
+async def provider(request: web.Request) -> web.StreamResponse:
+    services = request.app[SERVICES]
+    dialect = provider_dialect(request.rel_url.raw_path)
+    if dialect is None or not is_generation(request) or not _is_enabled(request):
+        return await relay_request(request)
+    if not is_json(request):
+        return await relay_request(request)
+    body = await read_body(request, services.settings.request_max_bytes)
+    if not _asks_for_stream(parse_json_object(body)):
+        return await send_to_backend(request, _upstream_request(request, body))
+    manner = read_manner(request, default_grace_s=0)
+    plan = _plan(request, dialect, body, manner.grace_s)
+    return await stream_to_client(request, plan, manner, relay_answer)
+
+
+def _plan(request: web.Request, dialect: Dialect, body: bytes, grace_s: float | None) -> Plan:
+    services, trace_id = request.app[SERVICES], request[TRACE].trace_id
+
+    def make_wire(stream_id: StreamId) -> ProviderWire:
+        return ProviderWire(dialect, trace_id=trace_id)
+
+    return Plan(
+        origin=Origin(request[IDENTITY].owner, trace_id, request.path),
+        dialect=dialect,
+        make_wire=make_wire,
+        ask=asking(services, _upstream_request(request, body)),
+        with_ids=services.settings.stream_ids and _wants_ids(request.headers),
+        grace_s=grace_s,
+        max_duration_s=services.settings.provider_stream_max_seconds,
+    )
+
+
+def _upstream_request(request: web.Request, body: bytes) -> UpstreamRequest:
+    return UpstreamRequest(request.method, request.raw_path, proxied_headers(request), body)
+
+
+def _is_enabled(request: web.Request) -> bool:
+    key = rollout_key(request[IDENTITY], request.headers.get("X-User-Id"), None)
+    return request.app[SERVICES].flags.streaming_enabled(key)
+
+
+def _asks_for_stream(body: Mapping[str, object]) -> bool:
+    return body.get("stream") is True
+
+
+def _wants_ids(headers: Mapping[str, str]) -> bool:
+    value = headers.get("Stream-Ids", "on").strip().lower()
+    if value not in ("on", "off"):
+        raise BadRequest("Say on or off.", code="invalid_header", param="Stream-Ids")
+    return value == "on"

@@ -1,0 +1,113 @@
+"""The plain proxy: requests and answers pass as they are, streamed both ways, never buffered."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+
+from aiohttp import hdrs, web
+
+from gateway.errors import BadRequest, UpstreamError
+from gateway.stream.live import Answer
+from gateway.upstream.client import UpstreamRequest
+from gateway.upstream.headers import Headers, forwarded, returned
+from gateway.web.forward import credentialed, traced
+from gateway.web.outlet import Outlet
+from gateway.web.services import SERVICES, TRACE
+
+
+async def relay_request(request: web.Request) -> web.StreamResponse:
+    """Passes a request to the backend and its answer back.
+
+    Raises:
+        UpstreamError: the backend can't be reached.
+        BadRequest: `upgrade_not_supported`.
+    """
+    if hdrs.UPGRADE in request.headers and "upgrade" in _connection_words(request):
+        raise BadRequest(
+            "The gateway doesn't pass protocol upgrades such as WebSocket.",
+            code="upgrade_not_supported",
+            status=501,
+        )
+    body = _body(request) if request.can_read_body else None
+    headers = proxied_headers(request)
+    if body is not None and request.content_length is not None:
+        headers[hdrs.CONTENT_LENGTH] = str(request.content_length)
+    return await send_to_backend(
+        request, UpstreamRequest(request.method, request.raw_path, headers, body)
+    )
+
+
+async def send_to_backend(
+    request: web.Request, upstream_request: UpstreamRequest
+) -> web.StreamResponse:
+    services = request.app[SERVICES]
+    try:
+        answer = await services.upstream.ask(upstream_request)
+    except UpstreamError as error:
+        services.metrics.upstream_errors.labels(error.code).inc()
+        raise
+    return await relay_answer(request, answer)
+
+
+async def relay_answer(request: web.Request, answer: Answer) -> web.StreamResponse:
+    """Copies an answer to the client. What the backend breaks off, the client sees broken off.
+
+    Cancelled (the client has gone), it closes the backend's connection.
+    """
+    response = web.StreamResponse(status=answer.status, headers=_returned_headers(answer))
+    response.content_length = _content_length(answer.headers)
+    try:
+        await _copy(request, response, answer)
+    except ConnectionError:
+        pass  # the client has gone, which is normal life
+    finally:
+        answer.close()
+    return response
+
+
+async def _copy(request: web.Request, response: web.StreamResponse, answer: Answer) -> None:
+    writer = await response.prepare(request)
+    if writer is None:
+        return
+    writer.send_headers()
+    outlet = Outlet(request, response, writer, request.app[SERVICES].stalls)
+    try:
+        while chunk := await answer.read():
+            await outlet.write_frames(chunk)
+        await answer.finish()
+    except UpstreamError as error:
+        request.app[SERVICES].metrics.upstream_errors.labels(error.code).inc()
+        await outlet.flush()
+        outlet.break_off()
+    finally:
+        outlet.close()
+
+
+def proxied_headers(request: web.Request) -> Headers:
+    """The headers that the backend gets of this request."""
+    headers = traced(forwarded(request.headers), request[TRACE])
+    is_anthropic = request.rel_url.raw_path.startswith("/v1/messages")
+    return credentialed(headers, request.app[SERVICES], is_anthropic=is_anthropic)
+
+
+async def _body(request: web.Request) -> AsyncIterator[bytes]:
+    async for chunk in request.content.iter_any():
+        yield chunk
+
+
+def _returned_headers(answer: Answer) -> Headers:
+    headers = returned(answer.headers)
+    headers.popall(hdrs.CONTENT_LENGTH, None)
+    if headers.get(hdrs.CONTENT_TYPE, "").lower().startswith("text/event-stream"):
+        headers["X-Accel-Buffering"] = "no"
+    return headers
+
+
+def _content_length(headers: Mapping[str, str]) -> int | None:
+    value = headers.get(hdrs.CONTENT_LENGTH, "")
+    return int(value) if value.isascii() and value.isdigit() else None
+
+
+def _connection_words(request: web.Request) -> list[str]:
+    lines = request.headers.getall(hdrs.CONNECTION, ())
+    return [word.strip().lower() for line in lines for word in line.split(",")]

@@ -1,0 +1,64 @@
+"""The two responses that begin before they are complete, and the JSON of an error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import orjson
+from aiohttp import hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp_sse import EventSourceResponse
+
+from gateway.errors import GatewayError
+from gateway.sse.dialects import provider_dialect
+from gateway.sse.dialects.openai_chat import OpenAIChat
+
+#: Longer than any connection lives: the library has no way to go without its ping.
+_NO_PING_S = 10 * 365 * 86_400.0
+_DEFAULT_DIALECT = OpenAIChat()
+
+
+class EventStreamResponse(EventSourceResponse):
+    """An event stream whose bytes an `Outlet` writes.
+
+    The library gives the headers and, on TCP, the time-out for a peer that has vanished. Its ping
+    stays off: `: ping` with a blank line breaks openai-python once events carry ids.
+    """
+
+    def __init__(self, headers: Mapping[str, str], *, vanished_s: float | None) -> None:
+        super().__init__(
+            headers=headers,
+            allow_all_methods=True,
+            send_timeout=vanished_s,
+            ping_interval=_NO_PING_S,
+        )
+        self.headers[hdrs.CONTENT_TYPE] = "text/event-stream; charset=utf-8"
+        self.headers[hdrs.CACHE_CONTROL] = "no-cache, no-transform"
+        # The library's `keep-alive` would be a lie on HTTP/1.0; aiohttp knows when it's true.
+        self.headers.popall(hdrs.CONNECTION)
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        writer = await super().prepare(request)
+        self.stop_streaming()
+        if writer is not None:
+            writer.send_headers()  # heartbeats may be the first bytes for a long time
+        return writer
+
+
+def error_response(error: GatewayError, *, path: str, trace_id: str) -> web.Response:
+    """The JSON answer for an error before the stream, in the shape that the path's SDKs read."""
+    dialect = provider_dialect(path) or _DEFAULT_DIALECT
+    response = json_response(dialect.error_body(error, trace_id), status=error.status)
+    if error.retry_after_s is not None:
+        response.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(error.retry_after_s)))
+    return response
+
+
+def json_response(data: object, *, status: int = 200) -> web.Response:
+    return web.Response(
+        body=orjson.dumps(data),
+        status=status,
+        content_type="application/json",
+        headers={"X-Content-Type-Options": "nosniff", hdrs.CACHE_CONTROL: "no-store"},
+    )

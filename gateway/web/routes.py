@@ -1,0 +1,32 @@
+"""What kind of route a request has found, told by the route's name.
+
+`public.*` is for everybody; `chat.*` the typed route and its aliases; `provider` is `/v1/*`;
+`backend` every other path, which passes as it is.
+"""
+
+from __future__ import annotations
+
+from aiohttp import hdrs, web
+
+from gateway.sse.dialects import provider_dialect
+
+
+def is_public(request: web.Request) -> bool:
+    return _name(request).startswith("public.")
+
+
+def is_generation(request: web.Request) -> bool:
+    """Whether this asks a model for an answer, which costs money."""
+    name = _name(request)
+    if name == "provider":
+        is_known = provider_dialect(request.rel_url.raw_path) is not None
+        return is_known and request.method == hdrs.METH_POST
+    return name.startswith("chat.")
+
+
+def is_proxied_as_is(request: web.Request) -> bool:
+    return _name(request) == "backend"
+
+
+def _name(request: web.Request) -> str:
+    return request.match_info.route.name or ""

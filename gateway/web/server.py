@@ -1,0 +1,150 @@
+"""The HTTP server: aiohttp's, with its limits set and its parser's errors answered as ours are."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from http import HTTPStatus
+
+import aiohttp.http_parser
+from aiohttp import web
+
+from gateway.errors import BadRequest, GatewayError, SettingsError
+from gateway.settings import Settings
+from gateway.telemetry.trace import accept
+from gateway.web.response import error_response
+
+logger = logging.getLogger("sluice.request")
+
+#: Bounds what a client that takes nothing costs in the kernel, which would else grow it to 4 MiB.
+_SEND_BUFFER_BYTES = 128 * 1024
+_BACKLOG = 2048
+_MAX_LINE_BYTES = 8190
+_MAX_HEADER_BYTES = 16 * 1024
+_C_PARSER = "aiohttp._http_parser"
+
+
+def check_parser() -> None:
+    """
+    Raises:
+        SettingsError: aiohttp fell back to its parser in Python, which lets framing attacks pass.
+    """
+    module = aiohttp.http_parser.HttpRequestParser.__module__
+    if module != _C_PARSER:
+        raise SettingsError(
+            "aiohttp runs without its C parser; install its binary wheel for this platform and "
+            "unset AIOHTTP_NO_EXTENSIONS"
+        )
+
+
+class _RequestHandler(web.RequestHandler):
+    """One connection."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answers what the parser refused, without quoting it as aiohttp would."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the response has begun")
+        trace_id = accept(None, None).trace_id
+        error: GatewayError
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            error = BadRequest("The request isn't valid HTTP.", code="bad_http", status=status)
+        else:
+            error = GatewayError("Something went wrong in the gateway.")
+            logger.error("request.failed", exc_info=exc, extra={"trace_id": trace_id})
+        fields = {"trace_id": trace_id, "status": error.status, "code": error.code}
+        logger.info("request.refused", extra=fields)
+        response = error_response(error, path="", trace_id=trace_id)
+        response.headers["X-Trace-ID"] = trace_id
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return _RequestHandler(self, loop=self._loop, **self._kwargs)
+
+
+class Runner(web.AppRunner):
+    """Serves one application; every limit of aiohttp that matters here is set explicitly."""
+
+    def __init__(self, app: web.Application, settings: Settings) -> None:
+        super().__init__(
+            app,
+            access_log=None,
+            # Else a client that has gone is noticed at the next write, minutes later perhaps.
+            handler_cancellation=True,
+            # It is the idle limit and the deadline for a request's head in one.
+            keepalive_timeout=settings.keepalive_seconds or 365 * 86_400.0,
+            auto_decompress=False,
+            max_line_size=_MAX_LINE_BYTES,
+            max_field_size=_MAX_HEADER_BYTES,
+            read_bufsize=32 * 1024,
+            shutdown_timeout=1.0,
+        )
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        server.__class__ = _Server  # aiohttp has no hook for the answer to a parser's error
+        return server
+
+
+async def listen(runner: Runner, settings: Settings) -> str:
+    """Starts to accept connections and tells where.
+
+    Raises:
+        SettingsError: the address can't be listened on, or the certificate can't be read.
+    """
+    context = _tls_context(settings)
+    try:
+        sock = _bind(settings)
+        site = web.SockSite(runner, sock, ssl_context=context, backlog=_BACKLOG)
+        await site.start()
+    except OSError as error:
+        where = settings.unix_socket or f"{settings.host}:{settings.port}"
+        raise SettingsError(f"can't listen on {where}: {error.strerror}") from error
+    if settings.unix_socket is not None:
+        return f"unix:{settings.unix_socket}"
+    host, port = sock.getsockname()[:2]
+    scheme = "http" if context is None else "https"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _bind(settings: Settings) -> socket.socket:
+    if settings.unix_socket is not None:
+        settings.unix_socket.unlink(missing_ok=True)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.bind(str(settings.unix_socket))
+        return sock
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+    try:
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+def _tls_context(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"TLS_CERT, TLS_KEY: can't be read ({error.strerror})") from error
+    return context

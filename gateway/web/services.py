@@ -1,0 +1,39 @@
+"""What the handlers need, made once in `gateway.app`, and what middlewares leave for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from gateway.flags import Flags
+from gateway.identity import Identity
+from gateway.limit.concurrency import OwnerLeases
+from gateway.limit.rate import RateLimiter, RateVerdict
+from gateway.settings import Settings
+from gateway.stream.hub import Hub
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.trace import TraceContext
+from gateway.tokens import Authenticator
+from gateway.upstream.client import UpstreamClient
+from gateway.web.outlet import StallWatch
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    settings: Settings
+    hub: Hub
+    upstream: UpstreamClient
+    flags: Flags
+    rate: RateLimiter
+    leases: OwnerLeases
+    authenticator: Authenticator
+    metrics: Metrics
+    stalls: StallWatch
+
+
+SERVICES = web.AppKey("services", Services)
+
+TRACE = web.RequestKey("trace", TraceContext)
+IDENTITY = web.RequestKey("identity", Identity)
+RATE = web.RequestKey("rate", RateVerdict)

@@ -1,0 +1,130 @@
+"""What the typed and the provider routes share: start a stream, wait for the backend, relay it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from gateway.errors import BadRequest
+from gateway.stream.hub import Plan
+from gateway.stream.live import Answer, LiveStream, Opening
+from gateway.upstream.headers import Headers, returned_with_stream
+from gateway.web.outlet import Outlet
+from gateway.web.response import EventStreamResponse
+from gateway.web.services import IDENTITY, SERVICES
+
+_MODES_S = {"realtime": 0.0, "high_performance": 0.004, "balanced": 0.008, "battery_saver": 0.033}
+_ON_DISCONNECT = re.compile(r"cancel|finish|grace=(\d{1,6})")
+
+Declined = Callable[[web.Request, Answer], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How this request wants its stream, beside what it asks."""
+
+    interval_s: float
+    grace_s: float | None
+
+
+def read_manner(request: web.Request, default_grace_s: float) -> Manner:
+    """Reads `X-Performance-Mode` and `X-Stream-On-Disconnect`.
+
+    Raises:
+        BadRequest: `invalid_header`.
+    """
+    settings = request.app[SERVICES].settings
+    mode = request.headers.get("X-Performance-Mode", settings.performance_mode)
+    if mode not in _MODES_S:
+        raise BadRequest(
+            "There is no such mode.", code="invalid_header", param="X-Performance-Mode"
+        )
+    return Manner(
+        interval_s=max(_MODES_S[mode], settings.chunk_delay_ms / 1000),
+        grace_s=_grace(request.headers.get("X-Stream-On-Disconnect"), default_grace_s),
+    )
+
+
+async def stream_to_client(
+    request: web.Request, plan: Plan, manner: Manner, declined: Declined
+) -> web.StreamResponse:
+    """Runs a stream and relays it. `declined` answers with what the backend said instead of one.
+
+    The 200 waits until the backend has answered or the commit delay is over, so that an early
+    failure keeps its status. Cancelled (the client has gone), it leaves the stream to its policy.
+
+    Raises:
+        GatewayError: there is no room for the stream, or the backend failed before the 200.
+    """
+    services = request.app[SERVICES]
+    lease = services.leases.acquire(request[IDENTITY].owner)
+    stream = services.hub.start(plan, lease)
+    try:
+        opening = await _await_opening(stream, services.settings.commit_delay_ms / 1000)
+        if opening.error is not None and not stream.is_committed:
+            raise opening.error
+        if opening.declined is not None:
+            return await declined(request, opening.declined)
+        return await _relay(request, stream, opening.headers, manner)
+    finally:
+        services.hub.leave(stream)
+
+
+async def _await_opening(stream: LiveStream, delay_s: float) -> Opening:
+    """The opening, or an empty one when the delay is over: then the stream is committed."""
+    if delay_s:
+        await asyncio.wait({stream.opened}, timeout=delay_s)
+    if stream.opened.done():
+        opening = stream.opened.result()
+        if opening.error is None and opening.declined is None:
+            stream.commit()
+        return opening
+    stream.commit()
+    return Opening()
+
+
+async def _relay(
+    request: web.Request, stream: LiveStream, upstream_headers: Mapping[str, str], manner: Manner
+) -> web.StreamResponse:
+    services = request.app[SERVICES]
+    settings = services.settings
+    headers = returned_with_stream(upstream_headers) if _passes_headers(stream) else Headers()
+    headers["X-Stream-Id"] = stream.id
+    if stream.max_duration_s:
+        headers["X-Stream-Max-Seconds"] = f"{stream.max_duration_s:g}"
+    headers["X-Heartbeat-Interval"] = f"{settings.heartbeat_interval:g}"
+    headers["X-Silence-Threshold"] = f"{settings.silence_threshold:g}"
+    response = EventStreamResponse(headers, vanished_s=settings.write_stall_seconds or None)
+    writer = await response.prepare(request)
+    if writer is None:
+        return response
+    outlet = Outlet(request, response, writer, services.stalls)
+    try:
+        await services.hub.read(stream, outlet, interval_s=manner.interval_s)
+    finally:
+        outlet.close()
+    return response
+
+
+def _passes_headers(stream: LiveStream) -> bool:
+    """A provider route's answer is the backend's; the typed route's is the gateway's own."""
+    return stream.origin.route != "chat"
+
+
+def _grace(value: str | None, default_s: float) -> float | None:
+    if value is None:
+        return default_s
+    match = _ON_DISCONNECT.fullmatch(value.strip().lower())
+    if match is None:
+        raise BadRequest(
+            "Say cancel, finish or grace=SECONDS.",
+            code="invalid_header",
+            param="X-Stream-On-Disconnect",
+        )
+    if match[1] is not None:
+        return float(match[1])
+    return 0.0 if match[0] == "cancel" else None

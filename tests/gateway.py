@@ -1,0 +1,63 @@
+"""A running gateway for tests: the real server on a real port, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from gateway.app import make_app
+from gateway.settings import Settings
+from gateway.web.server import Runner, listen
+from gateway.web.services import SERVICES, Services
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    url: str
+    services: Services
+    runner: Runner
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of one sample, 0 if there is none."""
+        wanted = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
+        line = f"{name}{{{wanted}}} " if wanted else f"{name} "
+        for sample in self.services.metrics.render().decode().splitlines():
+            if sample.startswith(line):
+                return float(sample.removeprefix(line))
+        return 0.0
+
+    async def wait_for_streams(self, count: int) -> None:
+        """Waits until exactly so many streams run."""
+        async with asyncio.timeout(10):
+            while len(self.services.hub) != count:
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def running_gateway(upstream_url: str, **settings: object) -> AsyncIterator[Gateway]:
+    """A gateway in front of `upstream_url`, streaming switched on and without a rate limit.
+
+    Settings are given by their names in lower case, as the environment would (strings) or as values.
+    """
+    values: dict[str, object] = {
+        "upstream_url": upstream_url,
+        "enable_sse_streaming": True,
+        "rate_limit": "0",
+        "max_stream_sessions": 0,
+        "port": 0,
+    }
+    made = Settings(**{**values, **settings})  # type: ignore[arg-type]
+    app = make_app(made)
+    runner = Runner(app, made)
+    await runner.setup()
+    try:
+        url = await listen(runner, made)
+        yield Gateway(url, app[SERVICES], runner)
+    finally:
+        await runner.cleanup()
