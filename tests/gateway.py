@@ -35,7 +35,7 @@ class Gateway:
     async def wait_for_streams(self, count: int) -> None:
         """Waits until exactly so many streams run."""
         async with asyncio.timeout(10):
-            while len(self.services.hub) != count:
+            while len(self.services.hub) != count:  # noqa: ASYNC110 - the hub tells nobody else
                 await asyncio.sleep(0.005)
 
 
@@ -43,7 +43,7 @@ class Gateway:
 async def running_gateway(upstream_url: str, **settings: object) -> AsyncIterator[Gateway]:
     """A gateway in front of `upstream_url`, streaming switched on and without a rate limit.
 
-    Settings are given by their names in lower case, as the environment would (strings) or as values.
+    Settings are given by their names in lower case, as strings like the environment's or as values.
     """
     values: dict[str, object] = {
         "upstream_url": upstream_url,
