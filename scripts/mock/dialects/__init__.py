@@ -1,0 +1,1 @@
+"""How each family of backends is asked and how it speaks; see `base` for the contract."""
