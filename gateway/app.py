@@ -27,6 +27,7 @@ from gateway.tokens import ApiKeyAuthenticator, Authenticator, NoAuthentication
 from gateway.upstream.client import UpstreamClient
 from gateway.web import health, pages
 from gateway.web.chat import chat_stream
+from gateway.web.middleware.access import access
 from gateway.web.middleware.auth import authentication
 from gateway.web.middleware.cors import cors, put_cors_headers
 from gateway.web.middleware.errors import errors
@@ -65,7 +66,9 @@ def make_app(settings: Settings) -> web.Application:
     if settings.upstream_url is None:
         raise SettingsError("UPSTREAM_URL: there must be a backend to stand in front of")
     services = _make_services(settings, settings.upstream_url)
-    app = web.Application(middlewares=[trace, errors, framing, cors, authentication, rate_limit])
+    app = web.Application(
+        middlewares=[trace, access, errors, framing, cors, authentication, rate_limit]
+    )
     app[SERVICES] = services
     app.on_response_prepare.extend([put_trace_headers, put_rate_headers, put_cors_headers])
     app.cleanup_ctx.append(_run_services)

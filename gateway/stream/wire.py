@@ -255,7 +255,7 @@ class ProviderWire:
 
     def ends_cleanly(self, ending: Ending) -> bool:
         # The SDKs take a clean end for success, whatever is missing.
-        return self._verdict in (Verdict.COMPLETE, Verdict.INCOMPLETE, Verdict.FAILED)
+        return self._verdict not in (None, Verdict.BROKEN)
 
     def summary(self, events: Iterable[bytes]) -> Summary:
         return self._dialect.summarise(events)
@@ -265,6 +265,7 @@ _ENDINGS = {
     Verdict.COMPLETE: COMPLETED,
     Verdict.INCOMPLETE: INCOMPLETE,
     Verdict.FAILED: error_ending("upstream_error"),
+    Verdict.BROKEN: error_ending("upstream_error"),
 }
 
 

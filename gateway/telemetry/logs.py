@@ -8,7 +8,7 @@ from typing import TextIO
 
 from pythonjsonlogger.orjson import OrjsonFormatter
 
-_RENAMED = {"asctime": "time", "levelname": "level", "message": "event"}
+_RENAMED = {"levelname": "level", "message": "event", "name": "logger"}
 
 
 class TextFormatter(logging.Formatter):
@@ -47,7 +47,5 @@ def _formatter(form: str) -> logging.Formatter:
     if form == "text":
         return TextFormatter("%(asctime)s %(levelname)-7s %(message)s")
     return OrjsonFormatter(
-        "%(asctime)s %(levelname)s %(name)s %(message)s",
-        rename_fields={**_RENAMED, "name": "logger"},
-        timestamp=False,
+        "%(levelname)s %(name)s %(message)s", rename_fields=_RENAMED, timestamp="time"
     )

@@ -72,7 +72,7 @@ class _Watcher:
         elif name == b"message_stop":
             is_early = is_incomplete(_Translator(), [self._delta])
             return Verdict.INCOMPLETE if is_early else Verdict.COMPLETE
-        return Verdict.FAILED if name == b"error" else None
+        return Verdict.BROKEN if name == b"error" else None
 
 
 class Anthropic(EventStreamDialect):

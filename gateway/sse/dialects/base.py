@@ -20,6 +20,8 @@ class Verdict(Enum):
     COMPLETE = "complete"
     INCOMPLETE = "incomplete"
     FAILED = "failed"
+    #: An error stands where the terminal event should be.
+    BROKEN = "broken"
 
 
 class Decoder(Protocol):

@@ -59,7 +59,7 @@ class _Watcher:
                 case End():
                     return Verdict.COMPLETE
                 case Failure(code=code) if code != MALFORMED:
-                    return Verdict.FAILED
+                    return Verdict.BROKEN
         return None
 
 

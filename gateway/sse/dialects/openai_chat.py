@@ -90,7 +90,7 @@ class ChoicesWatcher:
             is_early = is_incomplete(self._translator, self._finishes)
             return Verdict.INCOMPLETE if is_early else Verdict.COMPLETE
         if b"error" in block and is_error(block):
-            return Verdict.FAILED
+            return Verdict.BROKEN
         if _FINISH.search(block):
             self._finishes.append(block)
         return None

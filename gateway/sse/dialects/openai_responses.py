@@ -29,7 +29,7 @@ _VERDICTS = {
     b"response.incomplete": Verdict.INCOMPLETE,
     b"response.cancelled": Verdict.INCOMPLETE,
     b"response.failed": Verdict.FAILED,
-    b"error": Verdict.FAILED,
+    b"error": Verdict.BROKEN,
 }
 _SUSPICIOUS = tuple(b'"%b"' % name for name in _VERDICTS)
 
@@ -53,7 +53,7 @@ class _Watcher:
             return _VERDICTS.get(name)
         if not any(word in block for word in _SUSPICIOUS):
             return None
-        return Verdict.FAILED if is_error(block) else _VERDICTS.get(data_type(block).encode())
+        return Verdict.BROKEN if is_error(block) else _VERDICTS.get(data_type(block).encode())
 
 
 class OpenAIResponses(EventStreamDialect):

@@ -370,15 +370,15 @@ class TestTypedEvents:
         for kind, verdict in (
             ("response.incomplete", Verdict.INCOMPLETE),
             ("response.failed", Verdict.FAILED),
-            ("error", Verdict.FAILED),
+            ("error", Verdict.BROKEN),
         ):
             assert watch("openai-responses", data({"type": kind})) is verdict
         delta = data({"type": "message_delta", "delta": {"stop_reason": "max_tokens"}})
         assert watch("anthropic", delta, data({"type": "message_stop"})) is Verdict.INCOMPLETE
-        assert watch("anthropic", data({"type": "error", "error": {}})) is Verdict.FAILED
+        assert watch("anthropic", data({"type": "error", "error": {}})) is Verdict.BROKEN
 
     def test_bare_error_object_is_a_failure_on_responses(self) -> None:
-        assert watch("openai-responses", data({"error": {"message": "x"}})) is Verdict.FAILED
+        assert watch("openai-responses", data({"error": {"message": "x"}})) is Verdict.BROKEN
         assert translate("openai-responses", data({"error": {"message": "x"}})) == [Failure("x")]
 
     def test_cancelled_response_is_incomplete(self) -> None:
@@ -440,7 +440,7 @@ class TestRag:
     def test_error_event_is_a_failure_whatever_its_data(self, body: bytes) -> None:
         block = b"event: error\ndata: " + body + b"\n\n"
         assert translate("rag", block) == [Failure("boom")]
-        assert watch("rag", block) is Verdict.FAILED
+        assert watch("rag", block) is Verdict.BROKEN
 
     def test_sources_too_deep_to_be_written_again_are_a_failure(self) -> None:
         deep = b'data: {"sources":' + b"[" * 600 + b"]" * 600 + b"}\n\n"
@@ -478,7 +478,7 @@ class TestErrors:
         written = dialect.error_block(self.ERROR, "trace-1", [])
         blocks = dialect.decoder(1 << 20).feed(written)
         assert len(blocks) == 1
-        assert dialect.watcher().see(blocks[0]) is Verdict.FAILED
+        assert dialect.watcher().see(blocks[0]) is Verdict.BROKEN
         [failure] = dialect.translator().feed(blocks[0])
         assert isinstance(failure, Failure)
         assert failure.message == self.ERROR.message

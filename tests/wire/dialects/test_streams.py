@@ -28,7 +28,8 @@ STREAMS = Path(__file__).parent / "streams"
 GREETING = 'Grüße aus\u2028Łódź "[DONE]" 👋🏽'
 RESPONSE = 'Wait for response.completed and "type":"response.completed" …'
 HELLO = 'Hello! event: message_stop "message_stop" \u0085 ok'
-COMPLETE, INCOMPLETE, FAILED = Verdict.COMPLETE, Verdict.INCOMPLETE, Verdict.FAILED
+COMPLETE, INCOMPLETE = Verdict.COMPLETE, Verdict.INCOMPLETE
+FAILED, BROKEN = Verdict.FAILED, Verdict.BROKEN
 WEATHER = {"name": "get_weather", "arguments": '{"city":"Paris"}'}
 
 
@@ -83,10 +84,10 @@ CASES = [
     ),
     chat(
         "_error",
-        FAILED,
+        BROKEN,
         Failure("The server had an error while processing your request.", "server_error"),
     ),
-    chat("_error_event", FAILED, Failure("out of memory", "500")),
+    chat("_error_event", BROKEN, Failure("out of memory", "500")),
     Case(
         "openai_chat_tools.sse",
         COMPLETE,
@@ -111,7 +112,7 @@ CASES = [
     ),
     Case(
         "openai_completions_error.sse",
-        FAILED,
+        BROKEN,
         "Once upon a time",
         (Failure("Overloaded.", "server_error"),),
     ),
@@ -128,7 +129,7 @@ CASES = [
     responses(
         "_failed", FAILED, Failure("The model failed to generate a response.", "server_error")
     ),
-    responses("_error", FAILED, Failure("Rate limit reached.", "rate_limit_exceeded")),
+    responses("_error", BROKEN, Failure("Rate limit reached.", "rate_limit_exceeded")),
     responses("_refusal", COMPLETE, *RESPONSE_END, text="I can't do that."),
     Case(
         "openai_responses_tools.sse",
@@ -151,7 +152,7 @@ CASES = [
         End(),
         text="42",
     ),
-    anthropic("_error", FAILED, Failure("Overloaded", "overloaded_error"), text="Hello"),
+    anthropic("_error", BROKEN, Failure("Overloaded", "overloaded_error"), text="Hello"),
     Case(
         "anthropic_tools.sse",
         COMPLETE,
@@ -173,7 +174,7 @@ CASES = [
     ),
     Case(
         "ollama_error.ndjson",
-        FAILED,
+        BROKEN,
         'The sky\n "done":true',
         (Failure("an error was encountered while running the model: unexpected EOF"),),
     ),
@@ -211,8 +212,8 @@ CASES = [
         ),
     ),
     Case("rag_plain_text.sse", COMPLETE, "Hello worlda\nb", (End(),)),
-    Case("rag_error.sse", FAILED, "Hel", (Failure("index unavailable", "no_index"),)),
-    Case("rag_error_key.sse", FAILED, "Hel", (Failure("index unavailable"),)),
+    Case("rag_error.sse", BROKEN, "Hel", (Failure("index unavailable", "no_index"),)),
+    Case("rag_error_key.sse", BROKEN, "Hel", (Failure("index unavailable"),)),
     Case("rag_length.sse", INCOMPLETE, "Hel", (Finish("length", complete=False), End())),
 ]
 each_stream = pytest.mark.parametrize("case", CASES, ids=lambda case: case.file)
