@@ -50,16 +50,16 @@ class Chat:
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
         try:
             ask = self._dialect.read(await read_object(request))
             behaviour = _behaviour(request, ask)
         except ValueError as error:
             return self._failure(400, str(error))
         with request.app[STATS].answering():
-            return await self._answer(request, ask, behaviour)
+            return await self._give(request, ask, behaviour)
 
-    async def _answer(
+    async def _give(
         self, request: web.Request, ask: Ask, behaviour: Behaviour
     ) -> web.StreamResponse:
         identity = Identity(behaviour.seed)

@@ -29,7 +29,7 @@ def make_app(defaults: Behaviour | None = None) -> web.Application:
     app[STATS] = Stats()
     app.add_routes(routes)
     for path, dialect in ROUTES.items():
-        app.router.add_post(path, Chat(dialect))
+        app.router.add_post(path, Chat(dialect).answer)
     return app
 
 
@@ -50,7 +50,7 @@ async def serving(
         make_app(defaults),
         handler_cancellation=True,
         access_log=_access_log() if access_log else None,
-        shutdown_timeout=0,
+        shutdown_timeout=0.01,  # at once; with 0, aiohttp waits for ever
     )
     await runner.setup()
     try:
