@@ -81,6 +81,7 @@ class _Running:
     stream: LiveStream
     producer: Producer
     task: asyncio.Task[None]
+    lease: Lease
 
 
 class Hub:
@@ -146,8 +147,7 @@ class Hub:
         stream.attach()
         producer = Producer(stream, plan.ask, plan.dialect, self._limits.bounds)
         task = self._tasks.spawn(producer.run(), name=f"producer {stream_id}")
-        task.add_done_callback(lambda _: lease.release())
-        self._running[stream_id] = _Running(stream, producer, task)
+        self._running[stream_id] = _Running(stream, producer, task, lease)
         self._became_idle.clear()
         self._observer.stream_started(stream)
         return stream
@@ -240,7 +240,7 @@ class Hub:
             reader.tick(now, interval_s)
 
     def _ended(self, stream: LiveStream) -> None:
-        self._running.pop(stream.id, None)
+        self._running.pop(stream.id).lease.release()
         if not self._running:
             self._became_idle.set()
         self._observer.stream_ended(stream)

@@ -98,6 +98,8 @@ async def _relay(
         headers["X-Stream-Max-Seconds"] = f"{stream.max_duration_s:g}"
     headers["X-Heartbeat-Interval"] = f"{settings.heartbeat_interval:g}"
     headers["X-Silence-Threshold"] = f"{settings.silence_threshold:g}"
+    if request.transport is None:
+        raise ConnectionResetError("the client has gone")
     response = EventStreamResponse(headers, vanished_s=settings.write_stall_seconds or None)
     writer = await response.prepare(request)
     if writer is None:
