@@ -13,6 +13,7 @@ from typing import Protocol
 import orjson
 
 from gateway.errors import UpstreamError
+from gateway.sse.decoder import encode_event
 from gateway.sse.dialects.base import Dialect, Verdict
 from gateway.sse.event import (
     End,
@@ -111,7 +112,7 @@ class TypedWire:
             "conversation_id": self._conversation_id,
             "max_duration": self._max_duration_s or None,
         }
-        return b"retry: %d\n%b" % (RETRY_MS, _event(b"start", data))
+        return b"retry: %d\n%b" % (RETRY_MS, _event("start", data))
 
     def feed(self, block: bytes) -> list[bytes]:
         events = []
@@ -126,7 +127,7 @@ class TypedWire:
 
     def finish(self, ending: Ending, duration_s: float, recent: Iterable[bytes]) -> bytes | None:
         if ending.is_error:
-            return _event(b"error", self._error(ending))
+            return _event("error", self._error(ending))
         data: dict[str, object] = {
             "reason": ending.reason,
             "duration": round(duration_s, 3),
@@ -141,7 +142,7 @@ class TypedWire:
             data["sources"] = self._sources
         if self._tool_calls:
             data["tool_calls"] = [self._tool_calls[index] for index in sorted(self._tool_calls)]
-        return _event(b"complete", data)
+        return _event("complete", data)
 
     def heartbeat(self, beat: Beat) -> bytes:
         data = {
@@ -155,7 +156,7 @@ class TypedWire:
             "remaining_seconds": None if beat.remaining_s is None else round(beat.remaining_s, 3),
             "max_duration": self._max_duration_s or None,
         }
-        return _event(b"heartbeat", data)
+        return _event("heartbeat", data)
 
     def ends_cleanly(self, ending: Ending) -> bool:
         return True  # the last event says how it ended
@@ -170,7 +171,7 @@ class TypedWire:
             data["refusal"] = True
         self.total_chunks += 1
         self._text_bytes += len(text.content.encode("utf-8", "surrogatepass"))
-        return _event(b"content_chunk", data)
+        return _event("content_chunk", data)
 
     def _note(self, signal: Signal) -> None:
         match signal:
@@ -269,8 +270,8 @@ _ENDINGS = {
 }
 
 
-def _event(name: bytes, data: object) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (name, orjson.dumps(data))
+def _event(name: str, data: object) -> bytes:
+    return encode_event(name, orjson.dumps(data))
 
 
 def _merged(old: Usage, new: Usage) -> Usage:
