@@ -212,9 +212,11 @@ def _parse(file: Path) -> dict[str, ApiKey]:
 
 def _parse_line(line: str) -> ApiKey:
     entry = ApiKey(**json.loads(line))
-    for value in (entry.id, entry.hash, entry.owner, entry.created_at, entry.revoked_at or ""):
-        if not isinstance(value, str):
-            raise TypeError("a field isn't text")
+    values = [entry.id, entry.hash, entry.owner, entry.created_at]
+    if entry.revoked_at is not None:
+        values.append(entry.revoked_at)
+    if not all(isinstance(value, str) for value in values):
+        raise TypeError("a field isn't text")
     is_valid = _ID.fullmatch(entry.id) and _HASH.fullmatch(entry.hash)
     if not is_valid or not _is_owner(entry.owner):
         raise ValueError("a field is malformed")
