@@ -313,7 +313,9 @@ def key_from(folder: Path, content: bytes) -> FileKey:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no key", pem(RSA_SHORT), pem(P521_KEY), pem(RSA_KEY)[:80]]
+    "content",
+    [b"", b"no key", pem(RSA_SHORT), pem(P521_KEY), pem(RSA_KEY)[:80]],
+    ids=["empty", "text", "short", "curve", "cut"],
 )
 def test_unusable_key_file_stops_the_start(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(SettingsError, match="JWT_PUBLIC_KEY_FILE"):
