@@ -15,6 +15,7 @@ from gateway.errors import SettingsError, UpstreamError
 from gateway.flags import Flags
 from gateway.keys import KeyRing, pepper_path
 from gateway.limit.concurrency import OwnerLeases
+from gateway.limit.memory import BoundedMemoryStorage
 from gateway.limit.rate import RateLimiter
 from gateway.settings import Settings
 from gateway.stream.hub import Clocks, Hub, Limits
@@ -112,6 +113,7 @@ async def _drain(hub: Hub, grace_s: float, stop: asyncio.Event) -> None:
 
 def _make_services(settings: Settings, upstream_url: str) -> Services:
     metrics = Metrics()
+    counts = BoundedMemoryStorage()
     hub = Hub(
         clocks=Clocks(
             first_token_s=settings.upstream_first_token_seconds,
@@ -131,7 +133,8 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
         hub=hub,
         upstream=UpstreamClient(upstream_url, connect_s=settings.upstream_connect_seconds),
         flags=Flags(settings),
-        rate=RateLimiter(settings.rate_limit),
+        rate=RateLimiter(settings.rate_limit, counts),
+        counts=counts,
         leases=OwnerLeases(settings.stream_max_per_owner),
         authenticator=_make_authenticator(settings),
         metrics=metrics,
@@ -169,7 +172,7 @@ def _fetcher(url: str) -> Callable[[], Awaitable[bytes]]:
             aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session,
             session.get(url, allow_redirects=False) as response,
         ):
-            return await response.content.read(1024 * 1024)
+            return await response.read()
 
     return fetch
 
@@ -208,6 +211,7 @@ async def _tick(services: Services) -> None:
         now = time.monotonic()
         services.hub.tick(now)
         services.stalls.tick(now)
+        services.counts.sweep()
 
 
 def _signals() -> asyncio.Event:

@@ -15,6 +15,8 @@ def traced(headers: Headers, trace: TraceContext) -> Headers:
     """The request's trace, continued to the backend."""
     headers["X-Trace-ID"] = trace.trace_id
     headers["traceparent"] = trace.traceparent()
+    if trace.parent_span is None:
+        headers.popall("tracestate", None)  # it belongs to a traceparent that there wasn't
     return headers
 
 

@@ -9,6 +9,7 @@ from aiohttp import web
 from gateway.flags import Flags
 from gateway.identity import Identity
 from gateway.limit.concurrency import OwnerLeases
+from gateway.limit.memory import BoundedMemoryStorage
 from gateway.limit.rate import RateLimiter, RateVerdict
 from gateway.settings import Settings
 from gateway.stream.hub import Hub
@@ -26,6 +27,7 @@ class Services:
     upstream: UpstreamClient
     flags: Flags
     rate: RateLimiter
+    counts: BoundedMemoryStorage  #: what the rate limiter counts in, for its sweeps
     leases: OwnerLeases
     authenticator: Authenticator
     metrics: Metrics

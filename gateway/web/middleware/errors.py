@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from gateway.errors import BadRequest, GatewayError, NotFound
+from gateway.errors import BadRequest, GatewayError, NotFound, Unauthorized
 from gateway.web.response import error_response
 from gateway.web.services import TRACE
 
@@ -44,6 +44,8 @@ def _answer(request: web.Request, error: GatewayError) -> web.Response:
     fields = {"trace_id": trace_id, "status": error.status, "code": error.code}
     logger.info("request.refused", extra=fields)
     response = error_response(error, path=request.path, trace_id=trace_id)
+    if isinstance(error, Unauthorized):
+        response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
     if not request.content.at_eof() and request.can_read_body:
         response.force_close()  # rather than to read a body that nobody wants
     return response
