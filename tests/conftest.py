@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 
+import hypothesis
 import pytest
 
 from tests.servers import postgres_server, redis_server
+
+# How long an example takes is the machine's business; a hang is pytest-timeout's.
+hypothesis.settings.register_profile("sluice", deadline=None)
+hypothesis.settings.load_profile("sluice")
 
 
 @pytest.fixture(scope="session")

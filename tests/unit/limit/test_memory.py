@@ -133,8 +133,10 @@ async def work_of_one_hit(
         pops += 1
         return pop(heap)
 
-    def count(_frame: FrameType, event: str, _argument: object) -> object:
+    def count(frame: FrameType, event: str, _argument: object) -> object:
         nonlocal lines
+        if "limit" not in frame.f_code.co_filename.rpartition("site-packages")[2]:
+            return None  # a finaliser that the garbage collector ran in between
         lines += event == "line"
         return count
 
