@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.errors import Unavailable
+from gateway.errors import TooManyRequests, Unavailable
 from gateway.sse.dialects.base import Dialect
 from gateway.stream.live import LiveStream, Origin
 from gateway.stream.log import EventLog, LogBudget
@@ -21,6 +21,7 @@ from gateway.stream.model import (
 )
 from gateway.stream.producer import Ask, Bounds, Producer
 from gateway.stream.reader import Reader, Sink
+from gateway.stream.shelf import Shelf
 from gateway.stream.wire import Wire
 from gateway.tasks import TaskOwner
 
@@ -61,6 +62,8 @@ class Limits:
     max_streams: int  #: 0 is no limit
     log_max_bytes: int
     bounds: Bounds
+    max_readers: int = 64  #: of one stream; 0 is no limit
+    resume_ttl_s: float = 600  #: how long an ended stream can be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class Plan:
     with_ids: bool
     grace_s: float | None
     max_duration_s: float
+    fingerprint: bytes = b""
 
 
 @dataclass(slots=True)
@@ -95,6 +99,7 @@ class Hub:
         self._budget = budget
         self._observer = observer
         self._running: dict[StreamId, _Running] = {}
+        self._shelf = Shelf(limits.resume_ttl_s)
         self._tasks = TaskOwner()
         self._is_draining = False
         self._became_idle = asyncio.Event()
@@ -143,6 +148,7 @@ class Hub:
             grace_s=plan.grace_s,
             max_duration_s=plan.max_duration_s,
             on_end=self._ended,
+            fingerprint=plan.fingerprint,
         )
         stream.attach()
         producer = Producer(stream, plan.ask, plan.dialect, self._limits.bounds)
@@ -152,23 +158,47 @@ class Hub:
         self._observer.stream_started(stream)
         return stream
 
-    async def read(self, stream: LiveStream, sink: Sink, *, interval_s: float) -> None:
-        """Copies the stream to `sink` until its end, or until the client has gone."""
+    def find(self, stream_id: StreamId) -> LiveStream | None:
+        """A stream that runs or ended less than the replay window ago."""
+        running = self._running.get(stream_id)
+        return running.stream if running is not None else self._shelf.get(stream_id)
+
+    def streams(self) -> list[LiveStream]:
+        """Every stream that can be read, the ended ones first."""
+        return [*self._shelf, *(running.stream for running in self._running.values())]
+
+    def attach(self, stream: LiveStream) -> None:
+        """Announces one more reader, who must `leave`.
+
+        Raises:
+            TooManyRequests: `too_many_readers`.
+        """
+        if 0 < self._limits.max_readers <= len(stream.readers):
+            raise TooManyRequests(
+                "Too many are reading this stream.",
+                code="too_many_readers",
+                retry_after_s=_BUSY_RETRY_S,
+            )
+        stream.attach()
+
+    async def read(
+        self, stream: LiveStream, sink: Sink, *, interval_s: float, cursor: int = 0
+    ) -> None:
+        """Copies what follows `cursor` to `sink`, until the end or until the client has gone."""
         running = self._running.get(stream.id)
         advanced = running.producer.make_room if running is not None else _nothing
-        await Reader(stream, sink, interval_s=interval_s, advanced=advanced).run()
+        reader = Reader(stream, sink, interval_s=interval_s, advanced=advanced, cursor=cursor)
+        await reader.run()
 
     def leave(self, stream: LiveStream) -> None:
-        """The counterpart of the attachment that `start` made."""
+        """The counterpart of an attachment."""
         stream.detach()
-        if stream.is_attached:
+        if stream.is_attached or not stream.is_active:
             return
-        if stream.is_active and stream.grace_s == 0:
+        if stream.grace_s == 0:
             self.stop(stream, CLIENT_GONE)
-        if stream.is_active:
-            self._running[stream.id].producer.make_room()
         else:
-            stream.log.release()
+            self._running[stream.id].producer.make_room()
 
     def stop(self, stream: LiveStream, ending: Ending) -> bool:
         """Ends a stream and closes the backend's connection; the first ending wins."""
@@ -187,6 +217,7 @@ class Hub:
                 self.stop(stream, ending)
             elif self._clocks.heartbeat_s:
                 self._beat(stream, now)
+        self._shelf.expire(now)
 
     async def drain(self, grace_s: float) -> None:
         """Lets no stream in, waits for the running ones and ends the rest as `server_shutdown`."""
@@ -210,6 +241,8 @@ class Hub:
                 code="too_many_sessions",
                 retry_after_s=_BUSY_RETRY_S,
             )
+        while self._budget.is_spent and self._shelf.drop_oldest():
+            pass
         if self._budget.is_spent:
             raise Unavailable(
                 "The stream buffers are full.", code="buffers_full", retry_after_s=_BUSY_RETRY_S
@@ -243,9 +276,8 @@ class Hub:
         self._running.pop(stream.id).lease.release()
         if not self._running:
             self._became_idle.set()
+        self._shelf.put(stream)
         self._observer.stream_ended(stream)
-        if not stream.is_attached:
-            stream.log.release()
 
 
 def _nothing() -> None:

@@ -91,6 +91,7 @@ class LiveStream:
         grace_s: float | None,
         max_duration_s: float,
         on_end: Callable[[LiveStream], None],
+        fingerprint: bytes = b"",
     ) -> None:
         self.id = stream_id
         self.origin = origin
@@ -98,7 +99,9 @@ class LiveStream:
         self.wire = wire
         self.grace_s = grace_s
         self.max_duration_s = max_duration_s
+        self.fingerprint = fingerprint
         self.ending: Ending | None = None
+        self.ended_at: float | None = None
         self.readers: set[Reader] = set()
         self.opened: asyncio.Future[Opening] = asyncio.get_running_loop().create_future()
         self.is_committed = False
@@ -106,6 +109,7 @@ class LiveStream:
         self.created_at = time.time()
         self.started = time.monotonic()
         self.first_event: float | None = None
+        self.ended: float | None = None
         self.last_event = self.started
         self.is_paused = False
         self.detached_since: float | None = None
@@ -124,7 +128,8 @@ class LiveStream:
 
     @property
     def duration_s(self) -> float:
-        return time.monotonic() - self.started
+        """How long it ran, or has been running."""
+        return (time.monotonic() if self.ended is None else self.ended) - self.started
 
     @property
     def first_token_s(self) -> float | None:
@@ -177,6 +182,8 @@ class LiveStream:
         if self.ending is not None:
             return False
         self.ending = ending
+        self.ended = time.monotonic()
+        self.ended_at = time.time()
         recent = self.log.recent(_ERROR_CONTEXT_EVENTS)
         last = self.wire.finish(ending, self.duration_s, recent)
         if last is not None:

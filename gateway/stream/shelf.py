@@ -1,0 +1,45 @@
+"""The shelf: streams that have ended and can still be read, for a time and as memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gateway.stream.live import LiveStream
+from gateway.stream.model import StreamId
+
+
+class Shelf:
+    """Ended streams in the order of their ends; `ttl_s` 0 keeps none."""
+
+    def __init__(self, ttl_s: float) -> None:
+        self._ttl_s = ttl_s
+        self._streams: dict[StreamId, LiveStream] = {}
+
+    def __iter__(self) -> Iterator[LiveStream]:
+        return iter(self._streams.values())
+
+    def get(self, stream_id: StreamId) -> LiveStream | None:
+        return self._streams.get(stream_id)
+
+    def put(self, stream: LiveStream) -> None:
+        self._streams[stream.id] = stream
+
+    def expire(self, now: float) -> None:
+        """Drops what ended before the window, but nothing that somebody is reading."""
+        for stream in list(self._streams.values()):
+            if stream.ended is None or now - stream.ended < self._ttl_s:
+                return
+            if not stream.is_attached:
+                self._drop(stream)
+
+    def drop_oldest(self) -> bool:
+        """Makes room: drops the oldest stream that nobody reads, if there is one."""
+        for stream in self._streams.values():
+            if not stream.is_attached:
+                self._drop(stream)
+                return True
+        return False
+
+    def _drop(self, stream: LiveStream) -> None:
+        del self._streams[stream.id]
+        stream.log.release()
