@@ -26,7 +26,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import StreamObserver
 from gateway.tokens import ApiKeyAuthenticator, Authenticator, NoAuthentication
 from gateway.upstream.client import UpstreamClient
-from gateway.web import health, pages
+from gateway.web import health, pages, streams
 from gateway.web.chat import chat_stream
 from gateway.web.middleware.access import access
 from gateway.web.middleware.auth import authentication
@@ -40,6 +40,7 @@ from gateway.web.provider import provider
 from gateway.web.proxy import relay_request
 from gateway.web.server import Runner, check_parser, listen
 from gateway.web.services import SERVICES, Services
+from gateway.web.streaming import STREAMS_PATH
 
 logger = logging.getLogger("sluice")
 
@@ -124,6 +125,8 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
             max_streams=settings.max_stream_sessions,
             log_max_bytes=settings.stream_buffer_bytes,
             bounds=Bounds(settings.event_max_bytes, settings.backpressure_policy == "pause"),
+            max_readers=settings.stream_max_readers,
+            resume_ttl_s=settings.resume_ttl_seconds,
         ),
         budget=LogBudget(settings.buffer_total_bytes),
         observer=StreamObserver(metrics),
@@ -180,11 +183,18 @@ def _fetcher(url: str) -> Callable[[], Awaitable[bytes]]:
 def _add_routes(app: web.Application, settings: Settings) -> None:
     for path, handler in _PROBES.items():
         app.router.add_get(path, handler, name=f"public.{_as_name(path)}")
+    _add_stream_routes(app)
     for path in (CHAT_PATH, *settings.chat_stream_aliases):
         app.router.add_route("*", path, chat_stream, name=f"chat.{_as_name(path)}")
     app.router.add_route("*", "/v1/{path:.*}", provider, name="provider")
     if settings.proxy_passthrough:
         app.router.add_route("*", "/{path:.*}", relay_request, name="backend")
+
+
+def _add_stream_routes(app: web.Application) -> None:
+    app.router.add_route("*", STREAMS_PATH, streams.list_streams, name="streams.list")
+    app.router.add_route("*", STREAMS_PATH + "/{stream_id}", streams.stream, name="streams.one")
+    app.router.add_route("*", streams.TERMINATE_PATH, streams.terminate, name="streams.stop")
 
 
 def _as_name(path: str) -> str:

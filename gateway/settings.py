@@ -51,6 +51,7 @@ OUR_PREFIXES = (
     "RAG_BACKEND_",
     "RATE_LIMIT",
     "REQUEST_",
+    "RESUME_",
     "SILENCE_",
     "SLUICE_",
     "SSE_STREAMING_",
@@ -204,6 +205,12 @@ class Settings(BaseSettings):
     )
     detach_grace_seconds: NonNegativeFloat = Field(
         120, description="How long a typed stream goes on when its last reader has gone."
+    )
+    resume_ttl_seconds: NonNegativeFloat = Field(
+        600, description="How long a stream can be read after its end: the replay window."
+    )
+    stream_max_readers: NonNegativeInt = Field(
+        64, description="Readers of one stream at once; one more gets 429."
     )
     write_stall_seconds: NonNegativeFloat = Field(
         30, description="A client that takes nothing for so long is disconnected."

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.errors import GatewayError, UpstreamError
 from gateway.stream.log import EventLog
-from gateway.stream.model import Ending, StreamId
+from gateway.stream.model import Ending, Status, StreamId
 from gateway.stream.wire import Wire
 
 if TYPE_CHECKING:
@@ -121,6 +121,15 @@ class LiveStream:
     @property
     def is_active(self) -> bool:
         return self.ending is None
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether its events are the gateway's own, not a provider's."""
+        return self.origin.route == "chat"
+
+    @property
+    def status(self) -> Status:
+        return Status.ACTIVE if self.ending is None else self.ending.status
 
     @property
     def is_attached(self) -> bool:

@@ -91,11 +91,18 @@ class EventLog:
         """
         if self.is_closed:
             raise RuntimeError("the log is closed")
-        if self._id_prefix:
-            block = b"%b%d\n%b" % (self._id_prefix, self.last + 1, block)
+        block = self.with_id(block, self.last + 1)
         self._frames.append(block)
         self._account(len(block) + FRAME_OVERHEAD_BYTES)
         self._wake()
+
+    def with_id(self, block: bytes, seq: int) -> bytes:
+        """`block` as event `seq`, if this log's events have ids."""
+        return b"%b%d\n%b" % (self._id_prefix, seq, block) if self._id_prefix else block
+
+    def events(self) -> list[bytes]:
+        """Everything that is retained."""
+        return self._frames[self._head :]
 
     def close(self) -> None:
         """No more events: readers that reach the end are done."""

@@ -85,6 +85,16 @@ def error_ending(reason: str) -> Ending:
     return Ending(status, reason, message, retryable=reason not in _NOT_RETRYABLE)
 
 
+def user_ending(reason: str | None) -> Ending:
+    """The end that a user asked for, with a reason of their own or none.
+
+    A reason that is a word of ours would lie about who ended the stream, so it counts as none.
+    """
+    if reason is None or reason.lower() in ENDING_REASONS:
+        return USER_REQUESTED
+    return Ending(Status.TERMINATED, reason)
+
+
 ENDING_REASONS = frozenset(
     [e.reason for e in (COMPLETED, INCOMPLETE, USER_REQUESTED, DURATION_CAP, CLIENT_GONE)]
     + list(_ERROR_MESSAGES)

@@ -65,6 +65,14 @@ class Wire(Protocol):
         """What keeps a silent connection alive: no event of the log, without an id."""
         ...
 
+    def summary(self, events: Iterable[bytes]) -> Summary:
+        """What has been said so far; `events` are those still in the log."""
+        ...
+
+    def snapshot(self) -> bytes | None:
+        """The event that stands for all that was said so far; None if there can't be one."""
+        ...
+
     def ends_cleanly(self, ending: Ending) -> bool:
         """Whether the response may be closed in good order, or must be broken off."""
         ...
@@ -92,6 +100,7 @@ class TypedWire:
         self._trace_id = trace_id
         self._conversation_id = conversation_id
         self._max_duration_s = max_duration_s
+        self._text: list[str] = []
         self._text_bytes = 0
         self._usage = Usage()
         self._sources: list[object] = []
@@ -158,6 +167,19 @@ class TypedWire:
         }
         return _event("heartbeat", data)
 
+    def summary(self, events: Iterable[bytes]) -> Summary:
+        usage = Usage(self._usage.input_tokens, self.total_tokens)
+        return Summary("".join(self._text), usage, self._finish, self.total_chunks)
+
+    def snapshot(self) -> bytes | None:
+        data = {
+            "text": "".join(self._text),
+            "total_chunks": self.total_chunks,
+            "reason": "trimmed",
+            "trace_id": self._trace_id,
+        }
+        return _event("snapshot", data)
+
     def ends_cleanly(self, ending: Ending) -> bool:
         return True  # the last event says how it ended
 
@@ -170,6 +192,7 @@ class TypedWire:
         if text.refusal:
             data["refusal"] = True
         self.total_chunks += 1
+        self._text.append(text.content)
         self._text_bytes += len(text.content.encode("utf-8", "surrogatepass"))
         return _event("content_chunk", data)
 
@@ -260,6 +283,9 @@ class ProviderWire:
 
     def summary(self, events: Iterable[bytes]) -> Summary:
         return self._dialect.summarise(events)
+
+    def snapshot(self) -> bytes | None:
+        return None  # a provider's event can't say "replace what you have"
 
 
 _ENDINGS = {

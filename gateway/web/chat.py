@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 from aiohttp import hdrs, web
 
@@ -17,6 +19,7 @@ from gateway.upstream.client import UpstreamRequest
 from gateway.upstream.headers import Headers
 from gateway.web.forward import asking, credentialed, traced
 from gateway.web.question import read_question
+from gateway.web.resume import read_cursor, resume_question
 from gateway.web.services import IDENTITY, SERVICES, TRACE
 from gateway.web.streaming import read_manner, stream_to_client
 
@@ -33,12 +36,15 @@ async def chat_stream(request: web.Request) -> web.StreamResponse:
     _refuse_cross_site_get(request)
     _check_names(request)
     manner = read_manner(request, request.app[SERVICES].settings.detach_grace_seconds)
-    prompt = await read_question(request)
+    prompt, asked = await read_question(request)
     user_id = request.headers.get("X-User-Id")
     key = rollout_key(request[IDENTITY], user_id, prompt.user_email)
     if not request.app[SERVICES].flags.streaming_enabled(key):
         raise _disabled()
-    plan = _plan(request, prompt, manner.grace_s)
+    cursor = read_cursor(request)
+    if cursor is not None:
+        return await resume_question(request, cursor, asked, manner)
+    plan = replace(_plan(request, prompt, manner.grace_s), fingerprint=asked)
     return await stream_to_client(request, plan, manner, _refused)
 
 

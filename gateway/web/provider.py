@@ -6,6 +6,7 @@ A generation request that asks for a stream becomes one of ours; everything else
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -21,6 +22,7 @@ from gateway.upstream.client import UpstreamRequest
 from gateway.web.body import is_json, parse_json_object, read_body
 from gateway.web.forward import asking
 from gateway.web.proxy import proxied_headers, relay_answer, relay_request, send_to_backend
+from gateway.web.resume import fingerprint, read_cursor, resume_question
 from gateway.web.routes import is_generation
 from gateway.web.services import IDENTITY, SERVICES, TRACE
 from gateway.web.streaming import read_manner, stream_to_client
@@ -37,7 +39,11 @@ async def provider(request: web.Request) -> web.StreamResponse:
     if not _asks_for_stream(parse_json_object(body)):
         return await send_to_backend(request, _upstream_request(request, body))
     manner = read_manner(request, default_grace_s=0)
-    plan = _plan(request, dialect, body, manner.grace_s)
+    asked = fingerprint(request, body)
+    cursor = read_cursor(request)
+    if cursor is not None:
+        return await resume_question(request, cursor, asked, manner)
+    plan = replace(_plan(request, dialect, body, manner.grace_s), fingerprint=asked)
     return await stream_to_client(request, plan, manner, relay_answer)
 
 

@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 from gateway.errors import BadRequest
 from gateway.sse.event import Message, Prompt
 from gateway.web.body import is_json, parse_json_object, read_body
+from gateway.web.resume import fingerprint
 
 MAX_BODY_BYTES = 1024 * 1024
 _MAX_NAME_CHARS = 256
@@ -17,18 +18,20 @@ _MAX_HISTORY = 1000
 _NAMES = ("user_email", "user_role", "conversation_id")
 
 
-async def read_question(request: web.Request) -> Prompt:
-    """
+async def read_question(request: web.Request) -> tuple[Prompt, bytes]:
+    """The question, and the fingerprint by which it is known again.
+
     Raises:
         BadRequest: with the parameter that is wrong and a code, listed in docs/errors.md.
     """
     if request.method == hdrs.METH_GET:
-        return _parse(_from_query(request))
+        return _parse(_from_query(request)), fingerprint(request, b"")
     if not is_json(request):
         raise BadRequest(
             "Send the question as application/json.", code="unsupported_media_type", status=415
         )
-    return _parse(parse_json_object(await read_body(request, MAX_BODY_BYTES)))
+    body = await read_body(request, MAX_BODY_BYTES)
+    return _parse(parse_json_object(body)), fingerprint(request, body)
 
 
 def _from_query(request: web.Request) -> dict[str, object]:

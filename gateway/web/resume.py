@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 from gateway.errors import BadRequest, GatewayError, NotFound
 from gateway.stream.cursor import Cursor
 from gateway.stream.live import LiveStream
+from gateway.stream.model import StreamId
 from gateway.web.services import IDENTITY, SERVICES
 from gateway.web.streaming import Manner, relay_stream
 
@@ -41,10 +42,19 @@ def find_owned(request: web.Request, stream_id: str) -> LiveStream:
         NotFound: `stream_not_found`.
     """
     services = request.app[SERVICES]
-    stream = services.hub.find(stream_id)
+    stream = services.hub.find(StreamId(stream_id))
     if stream is None or not _may_read(request, stream):
         raise NotFound("There is no such stream.", code="stream_not_found")
     return stream
+
+
+def owned_streams(request: web.Request, conversation_id: str) -> list[LiveStream]:
+    """The client's streams of one conversation that can be read, oldest first."""
+    return [
+        stream
+        for stream in request.app[SERVICES].hub.streams()
+        if stream.origin.conversation_id == conversation_id and _may_read(request, stream)
+    ]
 
 
 async def resume_question(
@@ -86,7 +96,7 @@ async def attach(
     if not stream.is_active and seq == log.last:
         return web.Response(status=204)
     is_trimmed = seq + 1 < log.first
-    snapshot = None
+    first = b""
     if is_trimmed:
         snapshot = stream.wire.snapshot()
         if snapshot is None:
@@ -95,12 +105,12 @@ async def attach(
                 code="cursor_expired",
                 status=410,
             )
-        snapshot = log.with_id(snapshot, log.last)
-        seq = log.last
+        seq = log.last if stream.is_active else log.last - 1
+        first = log.with_id(snapshot, seq)
     hub = request.app[SERVICES].hub
     hub.attach(stream)
     try:
-        return await relay_stream(request, stream, manner, seq=seq, first=snapshot)
+        return await relay_stream(request, stream, manner, seq=seq, first=first)
     finally:
         hub.leave(stream)
 

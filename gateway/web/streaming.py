@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from gateway.errors import BadRequest
+from gateway.settings import Settings
 from gateway.stream.hub import Plan
 from gateway.stream.live import Answer, LiveStream, Opening
 from gateway.upstream.headers import Headers, returned_with_stream
@@ -18,6 +19,7 @@ from gateway.web.response import EventStreamResponse
 from gateway.web.services import IDENTITY, SERVICES
 
 _MODES_S = {"realtime": 0.0, "high_performance": 0.004, "balanced": 0.008, "battery_saver": 0.033}
+STREAMS_PATH = "/api/v2/streams"
 _ON_DISCONNECT = re.compile(r"cancel|finish|grace=(\d{1,6})")
 
 Declined = Callable[[web.Request, Answer], Awaitable[web.StreamResponse]]
@@ -69,7 +71,8 @@ async def stream_to_client(
             raise opening.error
         if opening.declined is not None:
             return await declined(request, opening.declined)
-        return await _relay(request, stream, opening.headers, manner)
+        passed = Headers() if stream.is_typed else returned_with_stream(opening.headers)
+        return await relay_stream(request, stream, manner, passed=passed)
     finally:
         services.hub.leave(stream)
 
@@ -87,34 +90,48 @@ async def _await_opening(stream: LiveStream, delay_s: float) -> Opening:
     return Opening()
 
 
-async def _relay(
-    request: web.Request, stream: LiveStream, upstream_headers: Mapping[str, str], manner: Manner
+async def relay_stream(
+    request: web.Request,
+    stream: LiveStream,
+    manner: Manner,
+    *,
+    seq: int = 0,
+    first: bytes = b"",
+    passed: Headers | None = None,
 ) -> web.StreamResponse:
+    """Copies an attached stream to the client from after event `seq`, `first` in front of it.
+
+    `passed` are the backend's headers that ride along.
+    """
     services = request.app[SERVICES]
-    settings = services.settings
-    headers = returned_with_stream(upstream_headers) if _passes_headers(stream) else Headers()
-    headers["X-Stream-Id"] = stream.id
-    if stream.max_duration_s:
-        headers["X-Stream-Max-Seconds"] = f"{stream.max_duration_s:g}"
-    headers["X-Heartbeat-Interval"] = f"{settings.heartbeat_interval:g}"
-    headers["X-Silence-Threshold"] = f"{settings.silence_threshold:g}"
     if request.transport is None:
         raise ConnectionResetError("the client has gone")
-    response = EventStreamResponse(headers, vanished_s=settings.write_stall_seconds or None)
+    headers = _stream_headers(stream, services.settings, passed or Headers())
+    stall_s = services.settings.write_stall_seconds
+    response = EventStreamResponse(headers, vanished_s=stall_s or None)
     writer = await response.prepare(request)
     if writer is None:
         return response
     outlet = Outlet(request, response, writer, services.stalls)
     try:
-        await services.hub.read(stream, outlet, interval_s=manner.interval_s)
+        if first:
+            await outlet.write_frames(first)
+        interval_s = manner.interval_s
+        await services.hub.read(stream, outlet, interval_s=interval_s, cursor=seq)
     finally:
         outlet.close()
     return response
 
 
-def _passes_headers(stream: LiveStream) -> bool:
-    """A provider route's answer is the backend's; the typed route's is the gateway's own."""
-    return stream.origin.route != "chat"
+def _stream_headers(stream: LiveStream, settings: Settings, headers: Headers) -> Headers:
+    headers["X-Stream-Id"] = stream.id
+    headers["Location"] = f"{STREAMS_PATH}/{stream.id}"
+    headers["X-Stream-Replay-Window"] = f"{settings.resume_ttl_seconds:g}"
+    if stream.max_duration_s:
+        headers["X-Stream-Max-Seconds"] = f"{stream.max_duration_s:g}"
+    headers["X-Heartbeat-Interval"] = f"{settings.heartbeat_interval:g}"
+    headers["X-Silence-Threshold"] = f"{settings.silence_threshold:g}"
+    return headers
 
 
 def _grace(value: str | None, default_s: float) -> float | None:

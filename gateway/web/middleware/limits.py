@@ -6,6 +6,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from gateway.errors import TooManyRequests
+from gateway.web.resume import LAST_EVENT_ID
 from gateway.web.routes import is_generation
 from gateway.web.services import IDENTITY, RATE, SERVICES
 
@@ -14,7 +15,8 @@ from gateway.web.services import IDENTITY, RATE, SERVICES
 async def rate_limit(request: web.Request, handler: Handler) -> web.StreamResponse:
     services = request.app[SERVICES]
     is_limited = services.settings.enable_sse_streaming and is_generation(request)
-    if not is_limited:
+    if not is_limited or LAST_EVENT_ID in request.headers:
+        # A request with a cursor goes on with a stream or is refused; it never starts one.
         return await handler(request)
     verdict = request[RATE] = await services.rate.hit(request[IDENTITY].limit_key)
     if not verdict.allowed:
