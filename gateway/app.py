@@ -125,6 +125,7 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
             max_streams=settings.max_stream_sessions,
             log_max_bytes=settings.stream_buffer_bytes,
             bounds=Bounds(settings.event_max_bytes, settings.backpressure_policy == "pause"),
+            reader_max_age_s=settings.connection_max_age_seconds,
             max_readers=settings.stream_max_readers,
             resume_ttl_s=settings.resume_ttl_seconds,
         ),
@@ -194,6 +195,9 @@ def _add_routes(app: web.Application, settings: Settings) -> None:
 def _add_stream_routes(app: web.Application) -> None:
     app.router.add_route("*", STREAMS_PATH, streams.list_streams, name="streams.list")
     app.router.add_route("*", STREAMS_PATH + "/{stream_id}", streams.stream, name="streams.one")
+    app.router.add_route(
+        "*", streams.CONVERSATION_PATH, streams.conversation_stream, name="streams.conversation"
+    )
     app.router.add_route("*", streams.TERMINATE_PATH, streams.terminate, name="streams.stop")
 
 

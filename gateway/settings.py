@@ -40,6 +40,7 @@ OUR_PREFIXES = (
     "CHAT_STREAM_",
     "CHUNK_DELAY",
     "COMMIT_DELAY",
+    "CONNECTION_MAX_",
     "DETACH_GRACE",
     "ENABLE_SSE_",
     "EVENT_MAX_",
@@ -208,6 +209,14 @@ class Settings(BaseSettings):
     )
     resume_ttl_seconds: NonNegativeFloat = Field(
         600, description="How long a stream can be read after its end: the replay window."
+    )
+    connection_max_age_seconds: NonNegativeFloat = Field(
+        300,
+        description="A typed stream's connection is closed between two events after 0.8 to 1 times "
+        "this, and the client resumes.",
+    )
+    stream_compression: Literal["off", "auto"] = Field(
+        "off", description="`auto` compresses event streams where the client accepts it."
     )
     stream_max_readers: NonNegativeInt = Field(
         64, description="Readers of one stream at once; one more gets 429."

@@ -62,8 +62,18 @@ class Limits:
     max_streams: int  #: 0 is no limit
     log_max_bytes: int
     bounds: Bounds
+    reader_max_age_s: float = 0  #: of a typed stream's connection; 0 is no limit
     max_readers: int = 64  #: of one stream; 0 is no limit
     resume_ttl_s: float = 600  #: how long an ended stream can be read
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One client's word that two requests are the same: draft-ietf-httpapi-idempotency-key."""
+
+    owner: str
+    path: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,7 @@ class Plan:
     grace_s: float | None
     max_duration_s: float
     fingerprint: bytes = b""
+    claim: Claim | None = None
 
 
 @dataclass(slots=True)
@@ -100,6 +111,7 @@ class Hub:
         self._observer = observer
         self._running: dict[StreamId, _Running] = {}
         self._shelf = Shelf(limits.resume_ttl_s)
+        self._claims: dict[Claim, StreamId] = {}
         self._tasks = TaskOwner()
         self._is_draining = False
         self._became_idle = asyncio.Event()
@@ -155,7 +167,18 @@ class Hub:
         task = self._tasks.spawn(producer.run(), name=f"producer {stream_id}")
         self._running[stream_id] = _Running(stream, producer, task, lease)
         self._became_idle.clear()
+        if plan.claim is not None:
+            self._claims[plan.claim] = stream_id
         self._observer.stream_started(stream)
+        return stream
+
+    def claimed(self, claim: Claim) -> LiveStream | None:
+        """The stream that a request with this claim began; none if it failed unheard."""
+        stream_id = self._claims.get(claim)
+        stream = self.find(stream_id) if stream_id is not None else None
+        if stream is None or stream.failed_unheard:
+            self._claims.pop(claim, None)
+            return None
         return stream
 
     def find(self, stream_id: StreamId) -> LiveStream | None:
@@ -187,7 +210,14 @@ class Hub:
         """Copies what follows `cursor` to `sink`, until the end or until the client has gone."""
         running = self._running.get(stream.id)
         advanced = running.producer.make_room if running is not None else _nothing
-        reader = Reader(stream, sink, interval_s=interval_s, advanced=advanced, cursor=cursor)
+        reader = Reader(
+            stream,
+            sink,
+            interval_s=interval_s,
+            advanced=advanced,
+            cursor=cursor,
+            max_age_s=self._limits.reader_max_age_s if stream.is_typed else 0,
+        )
         await reader.run()
 
     def leave(self, stream: LiveStream) -> None:
@@ -215,9 +245,10 @@ class Hub:
             ending = self._overdue(stream, now)
             if ending is not None:
                 self.stop(stream, ending)
-            elif self._clocks.heartbeat_s:
+            else:
                 self._beat(stream, now)
-        self._shelf.expire(now)
+        if self._shelf.expire(now):
+            self._claims = {c: sid for c, sid in self._claims.items() if self.find(sid)}
 
     async def drain(self, grace_s: float) -> None:
         """Lets no stream in, waits for the running ones and ends the rest as `server_shutdown`."""

@@ -20,8 +20,6 @@ from gateway.stream.wire import Wire
 if TYPE_CHECKING:
     from gateway.stream.reader import Reader
 
-_ERROR_CONTEXT_EVENTS = 8
-
 
 class Answer(Protocol):
     """The backend's answer, as far as a stream needs to know it."""
@@ -132,6 +130,11 @@ class LiveStream:
         return Status.ACTIVE if self.ending is None else self.ending.status
 
     @property
+    def failed_unheard(self) -> bool:
+        """Whether it failed before the backend said anything, so that asking again is free."""
+        return self.first_event is None and self.ending is not None and self.ending.is_error
+
+    @property
     def is_attached(self) -> bool:
         return self._attached > 0
 
@@ -193,9 +196,8 @@ class LiveStream:
         self.ending = ending
         self.ended = time.monotonic()
         self.ended_at = time.time()
-        recent = self.log.recent(_ERROR_CONTEXT_EVENTS)
-        last = self.wire.finish(ending, self.duration_s, recent)
-        if last is not None:
+        recent = self.log.events()
+        for last in self.wire.finish(ending, self.duration_s, recent):
             self.log.append(last)
         self.log.close()
         self.open(Opening(error=_error_of(ending) if ending.is_error else None))

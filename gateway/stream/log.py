@@ -135,10 +135,6 @@ class EventLog:
             return b"", cursor
         return b"".join(frames[start:end]), self._base + end - 1
 
-    def recent(self, count: int) -> list[bytes]:
-        """The newest events, at most `count`, oldest first."""
-        return self._frames[max(self._head, len(self._frames) - count) :]
-
     def trim(self, keep_after: int) -> None:
         """Drops the oldest events while the log is full, but none after `keep_after`."""
         while self.is_full and self.first <= keep_after and self.first <= self.last:

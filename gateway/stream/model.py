@@ -73,6 +73,9 @@ USER_REQUESTED = Ending(Status.TERMINATED, "user_requested")
 DURATION_CAP = Ending(Status.TERMINATED, "duration_cap")
 CLIENT_GONE = Ending(Status.TERMINATED, "client_gone")
 
+#: Ends of the `TERMINATED` kind that no user asked for.
+NOT_ASKED_FOR = frozenset({"duration_cap", "client_gone", "server_shutdown", "timeout"})
+
 
 def error_ending(reason: str) -> Ending:
     """The ending that readers see as an error.

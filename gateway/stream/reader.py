@@ -7,6 +7,8 @@ one write; so nothing, a heartbeat least of all, lands inside an event.
 from __future__ import annotations
 
 import asyncio
+import math
+import random
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -29,8 +31,11 @@ class Sink(Protocol):
         """
         ...
 
-    async def flush(self) -> None:
-        """Waits until the client's connection has taken everything."""
+    async def flush(self, *, is_end: bool) -> None:
+        """Waits until the client's connection has taken everything.
+
+        `is_end` says that nothing follows, and that this is as it should be.
+        """
         ...
 
     def break_off(self) -> None:
@@ -43,6 +48,8 @@ class Reader:
 
     Args:
         interval_s: Least time between two writes; the first event is never held.
+        max_age_s: After 0.8 to 1 times this the connection is closed between two events, and the
+            client goes on with another one; 0 is never.
         advanced: Called when the cursor has moved.
     """
 
@@ -54,6 +61,7 @@ class Reader:
         interval_s: float,
         advanced: Callable[[], None],
         cursor: int = 0,
+        max_age_s: float = 0,
     ) -> None:
         self._stream = stream
         self._sink = sink
@@ -65,6 +73,10 @@ class Reader:
         self._is_writing = False
         self.cursor = cursor
         self.last_write = time.monotonic()
+        # Jittered, so that clients don't all come back at once.
+        age_s = max_age_s * random.uniform(0.8, 1)  # noqa: S311
+        self._leave_at = self.last_write + age_s if max_age_s else math.inf
+        self._is_aged = False
 
     async def run(self) -> None:
         """Returns when the end of the stream has been written, or the client has gone.
@@ -77,8 +89,10 @@ class Reader:
         stream.log.listen(self._wake)
         try:
             await self._copy()
-            await self._sink.flush()
-            if stream.ending is None or not stream.wire.ends_cleanly(stream.ending):
+            ending = None if self._is_aged else stream.ending
+            is_whole = ending is not None and stream.wire.ends_cleanly(ending)
+            await self._sink.flush(is_end=is_whole)
+            if not is_whole:
                 self._sink.break_off()
         except CursorTrimmedError:
             self._sink.break_off()  # too slow for `detach`; its last id lets it come back
@@ -90,14 +104,18 @@ class Reader:
             self._advanced()
 
     def tick(self, now: float, heartbeat_s: float) -> None:
-        """Asks for a heartbeat if nothing has been written for `heartbeat_s`."""
-        if not self._is_writing and now - self.last_write >= heartbeat_s:
+        """Asks for a heartbeat if nothing has been written for `heartbeat_s` (0: never), and for
+        the end of a connection that is too old."""
+        if now >= self._leave_at:
+            self._is_aged = True
+            self._wake()
+        if heartbeat_s and not self._is_writing and now - self.last_write >= heartbeat_s:
             self._is_beat_due = True
             self._wake()
 
     async def _copy(self) -> None:
         log = self._stream.log
-        while True:
+        while not self._is_aged:
             frames, cursor = log.read(self.cursor, _WRITE_MAX_BYTES)
             if frames:
                 await self._hold_back()

@@ -24,13 +24,12 @@ class Shelf:
     def put(self, stream: LiveStream) -> None:
         self._streams[stream.id] = stream
 
-    def expire(self, now: float) -> None:
-        """Drops what ended before the window, but nothing that somebody is reading."""
-        for stream in list(self._streams.values()):
-            if stream.ended is None or now - stream.ended < self._ttl_s:
-                return
-            if not stream.is_attached:
-                self._drop(stream)
+    def expire(self, now: float) -> int:
+        """Drops what ended before the window, but nothing that somebody is reading; how many."""
+        overdue = [stream for stream in self._overdue(now) if not stream.is_attached]
+        for stream in overdue:
+            self._drop(stream)
+        return len(overdue)
 
     def drop_oldest(self) -> bool:
         """Makes room: drops the oldest stream that nobody reads, if there is one."""
@@ -39,6 +38,12 @@ class Shelf:
                 self._drop(stream)
                 return True
         return False
+
+    def _overdue(self, now: float) -> Iterator[LiveStream]:
+        for stream in self._streams.values():
+            if stream.ended is None or now - stream.ended < self._ttl_s:
+                return
+            yield stream
 
     def _drop(self, stream: LiveStream) -> None:
         del self._streams[stream.id]

@@ -26,7 +26,15 @@ from gateway.sse.event import (
     ToolCall,
     Usage,
 )
-from gateway.stream.model import COMPLETED, INCOMPLETE, Ending, StreamId, error_ending
+from gateway.stream.model import (
+    COMPLETED,
+    INCOMPLETE,
+    NOT_ASKED_FOR,
+    Ending,
+    Status,
+    StreamId,
+    error_ending,
+)
 
 RETRY_MS = 2000
 _BYTES_PER_TOKEN = 4  # of English text with today's tokenizers, within some 20 %
@@ -57,8 +65,8 @@ class Wire(Protocol):
         """The events that `block` becomes; `ending` may be set afterwards."""
         ...
 
-    def finish(self, ending: Ending, duration_s: float, recent: Iterable[bytes]) -> bytes | None:
-        """The last event; `recent` are the newest ones in the log."""
+    def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:
+        """The last events; `recent` are those still in the log."""
         ...
 
     def heartbeat(self, beat: Beat) -> bytes:
@@ -134,9 +142,9 @@ class TypedWire:
                 break
         return events
 
-    def finish(self, ending: Ending, duration_s: float, recent: Iterable[bytes]) -> bytes | None:
+    def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:
         if ending.is_error:
-            return _event("error", self._error(ending))
+            return [_event("error", self._error(ending))]
         data: dict[str, object] = {
             "reason": ending.reason,
             "duration": round(duration_s, 3),
@@ -151,7 +159,7 @@ class TypedWire:
             data["sources"] = self._sources
         if self._tool_calls:
             data["tool_calls"] = [self._tool_calls[index] for index in sorted(self._tool_calls)]
-        return _event("complete", data)
+        return [_event("complete", data)]
 
     def heartbeat(self, beat: Beat) -> bytes:
         data = {
@@ -263,15 +271,23 @@ class ProviderWire:
             self.ending = _ENDINGS[self._verdict]
         return [block]
 
-    def finish(self, ending: Ending, duration_s: float, recent: Iterable[bytes]) -> bytes | None:
+    def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:
         if self._verdict is not None:
-            return None
+            return []
+        if _is_stop(ending):
+            return self._dialect.stop_blocks(recent, self._count_tokens(recent))
         error = UpstreamError(
             ending.message or "The stream reached its duration cap.",
             code=ending.reason,
             retryable=ending.retryable,
         )
-        return self._dialect.error_block(error, self._trace_id, recent)
+        return [self._dialect.error_block(error, self._trace_id, recent)]
+
+    def _count_tokens(self, events: list[bytes]) -> int:
+        summary = self.summary(events)
+        if summary.usage is not None and summary.usage.output_tokens is not None:
+            return summary.usage.output_tokens
+        return estimate_tokens(len(summary.text.encode("utf-8", "replace")))
 
     def heartbeat(self, beat: Beat) -> bytes:
         # No blank line: with ids, openai-python would decode the empty event that it makes of it.
@@ -279,13 +295,20 @@ class ProviderWire:
 
     def ends_cleanly(self, ending: Ending) -> bool:
         # The SDKs take a clean end for success, whatever is missing.
-        return self._verdict not in (None, Verdict.BROKEN)
+        if self._verdict is None:
+            return _is_stop(ending)
+        return self._verdict is not Verdict.BROKEN
 
     def summary(self, events: Iterable[bytes]) -> Summary:
         return self._dialect.summarise(events)
 
     def snapshot(self) -> bytes | None:
         return None  # a provider's event can't say "replace what you have"
+
+
+def _is_stop(ending: Ending) -> bool:
+    """Whether somebody asked for this end, which then is a proper one."""
+    return ending.status is Status.TERMINATED and ending.reason not in NOT_ASKED_FOR
 
 
 _ENDINGS = {

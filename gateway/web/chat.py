@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import orjson
 from aiohttp import hdrs, web
 
@@ -18,10 +16,10 @@ from gateway.stream.wire import TypedWire
 from gateway.upstream.client import UpstreamRequest
 from gateway.upstream.headers import Headers
 from gateway.web.forward import asking, credentialed, traced
+from gateway.web.idempotency import begin_or_attach
 from gateway.web.question import read_question
-from gateway.web.resume import read_cursor, resume_question
 from gateway.web.services import IDENTITY, SERVICES, TRACE
-from gateway.web.streaming import read_manner, stream_to_client
+from gateway.web.streaming import read_manner
 
 _MAX_REFUSAL_BYTES = 64 * 1024
 _MAX_REASON_CHARS = 300
@@ -41,14 +39,11 @@ async def chat_stream(request: web.Request) -> web.StreamResponse:
     key = rollout_key(request[IDENTITY], user_id, prompt.user_email)
     if not request.app[SERVICES].flags.streaming_enabled(key):
         raise _disabled()
-    cursor = read_cursor(request)
-    if cursor is not None:
-        return await resume_question(request, cursor, asked, manner)
-    plan = replace(_plan(request, prompt, manner.grace_s), fingerprint=asked)
-    return await stream_to_client(request, plan, manner, _refused)
+    plan = _plan(request, prompt, asked, manner.grace_s)
+    return await begin_or_attach(request, plan, manner, _refused)
 
 
-def _plan(request: web.Request, prompt: Prompt, grace_s: float | None) -> Plan:
+def _plan(request: web.Request, prompt: Prompt, asked: bytes, grace_s: float | None) -> Plan:
     services, trace_id = request.app[SERVICES], request[TRACE].trace_id
     settings = services.settings
     dialect = DIALECTS[settings.upstream_dialect]
@@ -70,6 +65,7 @@ def _plan(request: web.Request, prompt: Prompt, grace_s: float | None) -> Plan:
         ask=asking(services, _upstream_request(request, prompt)),
         with_ids=True,
         grace_s=grace_s,
+        fingerprint=asked,
         max_duration_s=cap_s,
     )
 

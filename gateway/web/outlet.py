@@ -8,6 +8,8 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion11
 
+from gateway.web.compression import Encoder
+
 
 class Outlet:
     """Writes to one prepared response; the sink of a reader.
@@ -17,6 +19,7 @@ class Outlet:
     """
 
     __slots__ = (
+        "_encoder",
         "_protocol",
         "_request",
         "_response",
@@ -34,11 +37,13 @@ class Outlet:
         response: web.StreamResponse,
         writer: AbstractStreamWriter,
         stalls: StallWatch,
+        encoder: Encoder | None = None,
     ) -> None:
         self._request = request
         self._response = response
         self._writer = writer
         self._stalls = stalls
+        self._encoder = encoder
         self._protocol = request.protocol
         self.is_waiting = False
         self.writes = 0
@@ -52,9 +57,14 @@ class Outlet:
         Raises:
             ConnectionResetError: the client has gone.
         """
+        if self._encoder is not None:
+            frames = self._encoder.encode(frames)
+        await self._write(frames)
+
+    async def _write(self, data: bytes) -> None:
         self.is_waiting = True
         try:
-            await self._response.write(frames)
+            await self._response.write(data)
             # aiohttp itself looks only after each 64 KiB.
             if self._protocol.writing_paused:
                 await self._writer.drain()
@@ -62,12 +72,16 @@ class Outlet:
             self.is_waiting = False
         self.writes += 1
 
-    async def flush(self) -> None:
+    async def flush(self, *, is_end: bool = False) -> None:
         """Waits until the kernel has taken everything, so that a close loses nothing.
+
+        `is_end` closes the compression too: without that, what came is seen to be broken off.
 
         Raises:
             ConnectionResetError: the client has gone.
         """
+        if is_end and self._encoder is not None:
+            await self._write(self._encoder.finish())
         transport = self._request.transport
         if transport is None:
             raise ConnectionResetError

@@ -6,7 +6,6 @@ A generation request that asks for a stream becomes one of ours; everything else
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from aiohttp import web
 
@@ -21,15 +20,19 @@ from gateway.stream.wire import ProviderWire
 from gateway.upstream.client import UpstreamRequest
 from gateway.web.body import is_json, parse_json_object, read_body
 from gateway.web.forward import asking
+from gateway.web.idempotency import begin_or_attach
 from gateway.web.proxy import proxied_headers, relay_answer, relay_request, send_to_backend
-from gateway.web.resume import fingerprint, read_cursor, resume_question
+from gateway.web.responses import answer_response_call
+from gateway.web.resume import fingerprint
 from gateway.web.routes import is_generation
 from gateway.web.services import IDENTITY, SERVICES, TRACE
-from gateway.web.streaming import read_manner, stream_to_client
+from gateway.web.streaming import read_manner
 
 
 async def provider(request: web.Request) -> web.StreamResponse:
     services = request.app[SERVICES]
+    if _is_enabled(request) and (answer := await answer_response_call(request)) is not None:
+        return answer
     dialect = provider_dialect(request.rel_url.raw_path)
     if dialect is None or not is_generation(request) or not _is_enabled(request):
         return await relay_request(request)
@@ -39,12 +42,8 @@ async def provider(request: web.Request) -> web.StreamResponse:
     if not _asks_for_stream(parse_json_object(body)):
         return await send_to_backend(request, _upstream_request(request, body))
     manner = read_manner(request, default_grace_s=0)
-    asked = fingerprint(request, body)
-    cursor = read_cursor(request)
-    if cursor is not None:
-        return await resume_question(request, cursor, asked, manner)
-    plan = replace(_plan(request, dialect, body, manner.grace_s), fingerprint=asked)
-    return await stream_to_client(request, plan, manner, relay_answer)
+    plan = _plan(request, dialect, body, manner.grace_s)
+    return await begin_or_attach(request, plan, manner, relay_answer)
 
 
 def _plan(request: web.Request, dialect: Dialect, body: bytes, grace_s: float | None) -> Plan:
@@ -60,6 +59,7 @@ def _plan(request: web.Request, dialect: Dialect, body: bytes, grace_s: float | 
         ask=asking(services, _upstream_request(request, body)),
         with_ids=services.settings.stream_ids and _wants_ids(request.headers),
         grace_s=grace_s,
+        fingerprint=fingerprint(request, body),
         max_duration_s=services.settings.provider_stream_max_seconds,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 from aiohttp import hdrs, web
 
@@ -10,6 +11,7 @@ from gateway.errors import BadRequest, GatewayError, NotFound
 from gateway.stream.cursor import Cursor
 from gateway.stream.live import LiveStream
 from gateway.stream.model import StreamId
+from gateway.upstream.headers import Headers
 from gateway.web.services import IDENTITY, SERVICES
 from gateway.web.streaming import Manner, relay_stream
 
@@ -43,7 +45,7 @@ def find_owned(request: web.Request, stream_id: str) -> LiveStream:
     """
     services = request.app[SERVICES]
     stream = services.hub.find(StreamId(stream_id))
-    if stream is None or not _may_read(request, stream):
+    if stream is None or not may_read(request, stream):
         raise NotFound("There is no such stream.", code="stream_not_found")
     return stream
 
@@ -53,7 +55,7 @@ def owned_streams(request: web.Request, conversation_id: str) -> list[LiveStream
     return [
         stream
         for stream in request.app[SERVICES].hub.streams()
-        if stream.origin.conversation_id == conversation_id and _may_read(request, stream)
+        if stream.origin.conversation_id == conversation_id and may_read(request, stream)
     ]
 
 
@@ -81,7 +83,11 @@ async def resume_question(
 
 
 async def attach(
-    request: web.Request, stream: LiveStream, seq: int, manner: Manner
+    request: web.Request,
+    stream: LiveStream,
+    seq: int,
+    manner: Manner,
+    headers: Mapping[str, str] | None = None,
 ) -> web.StreamResponse:
     """Reads a stream from after event `seq`: what the log holds, then live.
 
@@ -110,12 +116,13 @@ async def attach(
     hub = request.app[SERVICES].hub
     hub.attach(stream)
     try:
-        return await relay_stream(request, stream, manner, seq=seq, first=first)
+        passed = Headers(headers or {})
+        return await relay_stream(request, stream, manner, seq=seq, first=first, passed=passed)
     finally:
         hub.leave(stream)
 
 
-def _may_read(request: web.Request, stream: LiveStream) -> bool:
+def may_read(request: web.Request, stream: LiveStream) -> bool:
     """Without authentication the id, which can't be guessed, is the proof."""
     if request.app[SERVICES].settings.auth_mode == "none":
         return True

@@ -14,6 +14,7 @@ from gateway.settings import Settings
 from gateway.stream.hub import Plan
 from gateway.stream.live import Answer, LiveStream, Opening
 from gateway.upstream.headers import Headers, returned_with_stream
+from gateway.web.compression import choose_encoder
 from gateway.web.outlet import Outlet
 from gateway.web.response import EventStreamResponse
 from gateway.web.services import IDENTITY, SERVICES
@@ -66,7 +67,7 @@ async def stream_to_client(
     lease = services.leases.acquire(request[IDENTITY].owner)
     stream = services.hub.start(plan, lease)
     try:
-        opening = await _await_opening(stream, services.settings.commit_delay_ms / 1000)
+        opening = await await_opening(stream, services.settings.commit_delay_ms / 1000)
         if opening.error is not None and not stream.is_committed:
             raise opening.error
         if opening.declined is not None:
@@ -77,7 +78,7 @@ async def stream_to_client(
         services.hub.leave(stream)
 
 
-async def _await_opening(stream: LiveStream, delay_s: float) -> Opening:
+async def await_opening(stream: LiveStream, delay_s: float) -> Opening:
     """The opening, or an empty one when the delay is over: then the stream is committed."""
     if delay_s:
         await asyncio.wait({stream.opened}, timeout=delay_s)
@@ -108,11 +109,17 @@ async def relay_stream(
         raise ConnectionResetError("the client has gone")
     headers = _stream_headers(stream, services.settings, passed or Headers())
     stall_s = services.settings.write_stall_seconds
+    encoder = None
+    if services.settings.stream_compression == "auto":
+        headers["Vary"] = "Accept-Encoding"
+        encoder = choose_encoder(request)
+    if encoder is not None:
+        headers["Content-Encoding"] = encoder.name
     response = EventStreamResponse(headers, vanished_s=stall_s or None)
     writer = await response.prepare(request)
     if writer is None:
         return response
-    outlet = Outlet(request, response, writer, services.stalls)
+    outlet = Outlet(request, response, writer, services.stalls, encoder)
     try:
         if first:
             await outlet.write_frames(first)

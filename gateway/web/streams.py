@@ -17,6 +17,7 @@ from gateway.web.resume import attach, find_owned, owned_streams, read_cursor
 from gateway.web.services import SERVICES
 from gateway.web.streaming import read_manner
 
+CONVERSATION_PATH = "/api/v2/conversations/{conversation_id}/stream"
 TERMINATE_PATH = "/api/terminate-stream"
 _MAX_BODY_BYTES = 64 * 1024
 _REASON = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
@@ -52,6 +53,20 @@ async def list_streams(request: web.Request) -> web.StreamResponse:
         )
     found = owned_streams(request, conversation_id)
     return json_response({"streams": [describe(one) for one in reversed(found)]})
+
+
+async def conversation_stream(request: web.Request) -> web.StreamResponse:
+    """What runs in a conversation, from its beginning, as the AI SDK resumes; else 204."""
+    if request.method != hdrs.METH_GET:
+        raise web.HTTPMethodNotAllowed(request.method, (hdrs.METH_GET,))
+    found = owned_streams(request, request.match_info["conversation_id"])
+    active = [one for one in found if one.is_active]
+    if not active:
+        return web.Response(status=204)
+    cursor = read_cursor(request)
+    is_same = cursor is not None and cursor.stream_id == active[-1].id
+    manner = read_manner(request, request.app[SERVICES].settings.detach_grace_seconds)
+    return await attach(request, active[-1], cursor.seq if cursor and is_same else 0, manner)
 
 
 async def terminate(request: web.Request) -> web.StreamResponse:

@@ -23,6 +23,7 @@ from gateway.sse.dialects.common import (
     is_incomplete,
     messages,
 )
+from gateway.sse.dialects.stop import stopped_message
 from gateway.sse.event import End, Finish, Prompt, Signal, Text, ToolCall, Usage
 
 #: The API demands a limit; this is what its own examples used for long.
@@ -98,6 +99,9 @@ class Anthropic(EventStreamDialect):
 
     def translator(self) -> Translator:
         return _Translator()
+
+    def stop_blocks(self, blocks: Iterable[bytes], output_tokens: int) -> list[bytes]:
+        return stopped_message(blocks, output_tokens)
 
     def watcher(self) -> Watcher:
         return _Watcher()

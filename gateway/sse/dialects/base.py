@@ -85,6 +85,13 @@ class Dialect(Protocol):
         """
         ...
 
+    def stop_blocks(self, blocks: Iterable[bytes], output_tokens: int) -> list[bytes]:
+        """What ends a stream in good order that a user has stopped, in this dialect's own way.
+
+        `blocks` are those sent so far, to go on with their ids; the count is an estimate.
+        """
+        ...
+
     def error_body(self, error: GatewayError, trace_id: str) -> dict[str, object]:
         """The JSON answer for an error before the stream."""
         ...

@@ -68,6 +68,10 @@ class EventStreamDialect:
     def error_block(self, error: GatewayError, trace_id: str, blocks: Iterable[bytes]) -> bytes:
         return encode_event(None, orjson.dumps(self.error_body(error, trace_id)))
 
+    def stop_blocks(self, blocks: Iterable[bytes], output_tokens: int) -> list[bytes]:
+        """Nothing, for a dialect that no provider route speaks."""
+        return []
+
     def error_body(self, error: GatewayError, trace_id: str) -> dict[str, object]:
         return {
             "error": {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from gateway.sse.decoder import block_data
 from gateway.sse.dialects import fields
@@ -21,6 +21,7 @@ from gateway.sse.dialects.common import (
     is_incomplete,
     messages,
 )
+from gateway.sse.dialects.stop import stopped_choices
 from gateway.sse.event import End, Finish, Prompt, Signal, Text, ToolCall, Usage
 
 DONE = b"[DONE]"
@@ -113,6 +114,9 @@ class OpenAIChat(EventStreamDialect):
 
     def translator(self) -> Translator:
         return _ChatTranslator()
+
+    def stop_blocks(self, blocks: Iterable[bytes], output_tokens: int) -> list[bytes]:
+        return stopped_choices(blocks, output_tokens, is_chat=True)
 
     def watcher(self) -> Watcher:
         return ChoicesWatcher(self.translator())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from gateway.sse.dialects import fields
 from gateway.sse.dialects.base import Translator, Watcher
 from gateway.sse.dialects.common import EventStreamDialect, body
 from gateway.sse.dialects.openai_chat import ChoicesTranslator, ChoicesWatcher
+from gateway.sse.dialects.stop import stopped_choices
 from gateway.sse.event import Prompt, Signal, Text
 
 
@@ -35,6 +36,9 @@ class OpenAICompletions(EventStreamDialect):
 
     def translator(self) -> Translator:
         return _CompletionsTranslator()
+
+    def stop_blocks(self, blocks: Iterable[bytes], output_tokens: int) -> list[bytes]:
+        return stopped_choices(blocks, output_tokens, is_chat=False)
 
     def watcher(self) -> Watcher:
         return ChoicesWatcher(self.translator())

@@ -22,6 +22,7 @@ from gateway.sse.dialects.common import (
     is_error,
     messages,
 )
+from gateway.sse.dialects.stop import stopped_response
 from gateway.sse.event import End, Failure, Finish, Prompt, Signal, Text, ToolCall, Usage
 
 _VERDICTS = {
@@ -72,6 +73,9 @@ class OpenAIResponses(EventStreamDialect):
 
     def translator(self) -> Translator:
         return _Translator()
+
+    def stop_blocks(self, blocks: Iterable[bytes], output_tokens: int) -> list[bytes]:
+        return stopped_response(blocks, output_tokens)
 
     def watcher(self) -> Watcher:
         return _Watcher()

@@ -1,0 +1,91 @@
+"""Repeated requests: a key that a client gives twice attaches to the stream that it began.
+
+draft-ietf-httpapi-idempotency-key-header-07, but a repeat that comes while the first still runs is
+attached instead of refused: the SDKs would retry a 409 anyway, and this costs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from aiohttp import web
+
+from gateway.errors import BadRequest, UpstreamError
+from gateway.stream.hub import Claim, Plan
+from gateway.stream.live import LiveStream
+from gateway.web.resume import attach, read_cursor, resume_question
+from gateway.web.services import IDENTITY, SERVICES
+from gateway.web.streaming import Declined, Manner, await_opening, stream_to_client
+
+_MAX_KEY_CHARS = 255
+
+
+async def begin_or_attach(
+    request: web.Request, plan: Plan, manner: Manner, declined: Declined
+) -> web.StreamResponse:
+    """Answers a question: with its stream where it has one already, else with a new one.
+
+    Raises:
+        GatewayError: the cursor or the key belong to another question, or see `stream_to_client`.
+    """
+    cursor = read_cursor(request)
+    if cursor is not None:
+        return await resume_question(request, cursor, plan.fingerprint, manner)
+    claim = _read_claim(request)
+    if claim is None:
+        return await stream_to_client(request, plan, manner, declined)
+    repeated = _find_repeated(request, claim, plan.fingerprint)
+    if repeated is not None:
+        return await _replay(request, repeated, manner)
+    return await stream_to_client(request, replace(plan, claim=claim), manner, declined)
+
+
+def _read_claim(request: web.Request) -> Claim | None:
+    """
+    Raises:
+        BadRequest: `invalid_header`.
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    is_valid = 0 < len(key) <= _MAX_KEY_CHARS and key.isascii() and key.isprintable()
+    if not is_valid:
+        raise BadRequest(
+            "A key has 1 to 255 printable ASCII characters.",
+            code="invalid_header",
+            param="Idempotency-Key",
+        )
+    return Claim(request[IDENTITY].owner, request.path, key)
+
+
+def _find_repeated(request: web.Request, claim: Claim, asked: bytes) -> LiveStream | None:
+    """The stream that this claim has begun.
+
+    Raises:
+        BadRequest: `idempotency_mismatch`, the key was used for another question.
+    """
+    stream = request.app[SERVICES].hub.claimed(claim)
+    if stream is not None and stream.fingerprint != asked:
+        raise BadRequest(
+            "This key was used for another question.", code="idempotency_mismatch", status=422
+        )
+    return stream
+
+
+async def _replay(request: web.Request, stream: LiveStream, manner: Manner) -> web.StreamResponse:
+    """The whole stream again, and live from there on; the backend isn't asked.
+
+    Raises:
+        UpstreamError: the first attempt was refused by the backend.
+    """
+    services = request.app[SERVICES]
+    services.hub.attach(stream)
+    try:
+        opening = await await_opening(stream, services.settings.commit_delay_ms / 1000)
+        if opening.error is not None:
+            raise opening.error
+        if opening.declined is not None:
+            raise UpstreamError("The backend refused.", status=opening.declined.status)
+        return await attach(request, stream, 0, manner, {"Idempotent-Replayed": "true"})
+    finally:
+        services.hub.leave(stream)
