@@ -18,6 +18,7 @@ from gateway.limit.concurrency import OwnerLeases
 from gateway.limit.memory import BoundedMemoryStorage
 from gateway.limit.rate import RateLimiter
 from gateway.settings import Settings
+from gateway.stream.conversations import Conversations
 from gateway.stream.hub import Clocks, Hub, Limits
 from gateway.stream.log import LogBudget
 from gateway.stream.producer import Bounds
@@ -26,7 +27,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import StreamObserver
 from gateway.tokens import ApiKeyAuthenticator, Authenticator, NoAuthentication
 from gateway.upstream.client import UpstreamClient
-from gateway.web import health, pages, streams
+from gateway.web import conversations, health, pages, streams
 from gateway.web.chat import chat_stream
 from gateway.web.middleware.access import access
 from gateway.web.middleware.auth import authentication
@@ -141,6 +142,9 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
         counts=counts,
         leases=OwnerLeases(settings.stream_max_per_owner),
         authenticator=_make_authenticator(settings),
+        conversations=Conversations(
+            settings.session_timeout_ms / 1000, settings.cleanup_interval_ms / 1000
+        ),
         metrics=metrics,
         stalls=StallWatch(settings.write_stall_seconds),
     )
@@ -198,6 +202,9 @@ def _add_stream_routes(app: web.Application) -> None:
     app.router.add_route(
         "*", streams.CONVERSATION_PATH, streams.conversation_stream, name="streams.conversation"
     )
+    app.router.add_route(
+        "*", conversations.PATH, conversations.conversation, name="streams.conversation_info"
+    )
     app.router.add_route("*", streams.TERMINATE_PATH, streams.terminate, name="streams.stop")
 
 
@@ -213,6 +220,7 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
     yield
     await tasks.cancel()
     await services.hub.drain(0)
+    services.conversations.close()
     await services.authenticator.close()
     await services.upstream.close()
     services.flags.close()
@@ -226,6 +234,7 @@ async def _tick(services: Services) -> None:
         services.hub.tick(now)
         services.stalls.tick(now)
         services.counts.sweep()
+        services.conversations.tick()
 
 
 def _signals() -> asyncio.Event:

@@ -218,6 +218,12 @@ class Settings(BaseSettings):
     stream_compression: Literal["off", "auto"] = Field(
         "off", description="`auto` compresses event streams where the client accepts it."
     )
+    session_timeout_ms: NonNegativeInt = Field(
+        1_800_000, description="A conversation that was idle for so long is forgotten."
+    )
+    cleanup_interval_ms: NonNegativeInt = Field(
+        600_000, description="How often idle conversations are looked for."
+    )
     stream_max_readers: NonNegativeInt = Field(
         64, description="Readers of one stream at once; one more gets 429."
     )

@@ -28,6 +28,8 @@ class Prompt:
     user_role: str | None = None
     model: str | None = None
     max_tokens: int | None = None
+    chat_id: str | None = None
+    parent_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,14 @@ class Sources:
 
 
 @dataclass(frozen=True, slots=True)
+class Thread:
+    """Where the backend keeps this conversation: its chat, and the message that was just said."""
+
+    chat_id: str | None = None
+    message_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """The model stopped. `reason` is the dialect's word; `complete` is false for a length limit,
     a content filter and the like. More signals (usage, sources) may follow before `End`."""
@@ -85,7 +95,7 @@ class End:
     """The dialect's terminal event: the stream is whole; nothing follows."""
 
 
-Signal = Text | ToolCall | Usage | Sources | Finish | Failure | End
+Signal = Text | ToolCall | Usage | Sources | Thread | Finish | Failure | End
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ heartbeat and an ending are written. It does no I/O and keeps no clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from gateway.sse.event import (
     Sources,
     Summary,
     Text,
+    Thread,
     ToolCall,
     Usage,
 )
@@ -102,7 +103,9 @@ class TypedWire:
         trace_id: str,
         conversation_id: str | None,
         max_duration_s: float,
+        on_thread: Callable[[Thread], None] | None = None,
     ) -> None:
+        self._on_thread = on_thread
         self._translator = dialect.translator()
         self._stream_id = stream_id
         self._trace_id = trace_id
@@ -210,6 +213,8 @@ class TypedWire:
                 self._usage = _merged(self._usage, signal)
             case Sources():
                 self._sources.extend(signal.items)
+            case Thread() if self._on_thread is not None:
+                self._on_thread(signal)
             case ToolCall():
                 self._add_tool_call(signal)
             case Finish():

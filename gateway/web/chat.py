@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 from aiohttp import hdrs, web
 
 from gateway.errors import BadRequest, Forbidden, NotFound, UpstreamError
 from gateway.identity import clean_value, rollout_key
 from gateway.sse.dialects import DIALECTS
-from gateway.sse.event import Prompt
+from gateway.sse.event import Prompt, Thread
+from gateway.stream.conversations import Conversation
 from gateway.stream.hub import Plan
 from gateway.stream.live import Answer, Origin
 from gateway.stream.model import StreamId
@@ -49,6 +52,12 @@ def _plan(request: web.Request, prompt: Prompt, asked: bytes, grace_s: float | N
     dialect = DIALECTS[settings.upstream_dialect]
     cap_s = settings.stream_max_seconds
 
+    conversation = _conversation(request, prompt)
+
+    def note_thread(thread: Thread) -> None:
+        if conversation is not None:
+            conversation.follow(thread.chat_id, thread.message_id)
+
     def make_wire(stream_id: StreamId) -> TypedWire:
         return TypedWire(
             dialect,
@@ -56,6 +65,7 @@ def _plan(request: web.Request, prompt: Prompt, asked: bytes, grace_s: float | N
             trace_id=trace_id,
             conversation_id=prompt.conversation_id,
             max_duration_s=cap_s,
+            on_thread=note_thread,
         )
 
     return Plan(
@@ -70,18 +80,24 @@ def _plan(request: web.Request, prompt: Prompt, asked: bytes, grace_s: float | N
     )
 
 
+def _conversation(request: web.Request, prompt: Prompt) -> Conversation | None:
+    if prompt.conversation_id is None:
+        return None
+    conversations = request.app[SERVICES].conversations
+    return conversations.use(request[IDENTITY].owner, prompt.conversation_id)
+
+
 def _upstream_request(request: web.Request, prompt: Prompt) -> UpstreamRequest:
     services = request.app[SERVICES]
     settings = services.settings
     dialect = DIALECTS[settings.upstream_dialect]
-    asked = Prompt(
-        query=prompt.query,
-        history=prompt.history,
-        conversation_id=prompt.conversation_id,
-        user_email=prompt.user_email,
-        user_role=prompt.user_role,
+    conversation = _conversation(request, prompt)
+    asked = replace(
+        prompt,
         model=settings.upstream_model,
         max_tokens=settings.upstream_max_tokens or None,
+        chat_id=conversation.chat_id if conversation else None,
+        parent_id=conversation.parent_id if conversation else None,
     )
     headers = Headers(dialect.request_headers(None))
     headers["Accept-Encoding"] = "identity"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 
 from aiohttp import web
 
@@ -35,6 +36,7 @@ async def health(request: web.Request) -> web.StreamResponse:
         "streaming_enabled": settings.enable_sse_streaming,
         "rollout_percent": settings.sse_streaming_rollout_percent,
         "sessions": {"active": len(services.hub), "limit": settings.max_stream_sessions},
+        "conversations": asdict(services.conversations.counts()),
         "buffers": {
             "used_bytes": services.hub.buffered_bytes,
             "limit_bytes": settings.buffer_total_bytes,

@@ -12,6 +12,7 @@ from gateway.limit.concurrency import OwnerLeases
 from gateway.limit.memory import BoundedMemoryStorage
 from gateway.limit.rate import RateLimiter, RateVerdict
 from gateway.settings import Settings
+from gateway.stream.conversations import Conversations
 from gateway.stream.hub import Hub
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.trace import TraceContext
@@ -30,6 +31,7 @@ class Services:
     counts: BoundedMemoryStorage  #: what the rate limiter counts in, for its sweeps
     leases: OwnerLeases
     authenticator: Authenticator
+    conversations: Conversations
     metrics: Metrics
     stalls: StallWatch
 

@@ -2,7 +2,8 @@
 
 Text stands under the first of `content`, `text`, `token`, `delta` and `answer`, or is the data
 itself where that is no JSON object. The end is `event: complete`, `done` or `end`, `"done": true`
-or `[DONE]`; an error is `event: error` or an `error` in the data.
+or `[DONE]`; an error is `event: error` or an `error` in the data. A backend that keeps the history
+names its `chat_id` and `message_id`, and gets them back as `chat_id` and `parent_id`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from gateway.sse.dialects.common import (
     JsonTranslator,
     body,
 )
-from gateway.sse.event import End, Failure, Finish, Prompt, Signal, Sources, Text, Usage
+from gateway.sse.event import End, Failure, Finish, Prompt, Signal, Sources, Text, Thread, Usage
 
 _TEXT_FIELDS = ("content", "text", "token", "delta", "answer")
 _END_EVENTS = frozenset({b"complete", b"done", b"end"})
@@ -92,6 +93,8 @@ class Rag(EventStreamDialect):
                 "user_role": prompt.user_role,
                 "conversation_history": history,
                 "conversation_id": prompt.conversation_id,
+                "chat_id": prompt.chat_id,
+                "parent_id": prompt.parent_id,
                 "stream": True,
             }
         )
@@ -141,6 +144,7 @@ def _first_text(data: Mapping[str, object]) -> str:
 
 
 def _extras(data: Mapping[str, object]) -> Iterator[Signal]:
+    yield from _thread(data)
     sources = fields.items(data.get("sources"))
     if sources:
         fields.dump(sources)  # what can't be written again ends the stream here, not at its end
@@ -151,6 +155,13 @@ def _extras(data: Mapping[str, object]) -> Iterator[Signal]:
             _either(usage, "input_tokens", "prompt_tokens"),
             _either(usage, "output_tokens", "completion_tokens"),
         )
+
+
+def _thread(data: Mapping[str, object]) -> Iterator[Signal]:
+    chat_id = fields.text(data.get("chat_id")) or fields.text(data.get("chatId"))
+    message_id = fields.text(data.get("message_id")) or fields.text(data.get("messageId"))
+    if chat_id or message_id:
+        yield Thread(chat_id or None, message_id or None)
 
 
 def _either(usage: Mapping[str, object], name: str, other: str) -> int | None:
