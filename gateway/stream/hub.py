@@ -223,12 +223,14 @@ class Hub:
     def leave(self, stream: LiveStream) -> None:
         """The counterpart of an attachment."""
         stream.detach()
-        if stream.is_attached or not stream.is_active:
+        if stream.is_attached:
             return
-        if stream.grace_s == 0:
+        if stream.is_active and stream.grace_s == 0:
             self.stop(stream, CLIENT_GONE)
-        else:
+        if stream.is_active:
             self._running[stream.id].producer.make_room()
+        else:
+            stream.log.trim(stream.log.last - 1)  # the last event stays, for who has all others
 
     def stop(self, stream: LiveStream, ending: Ending) -> bool:
         """Ends a stream and closes the backend's connection; the first ending wins."""
