@@ -27,7 +27,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import StreamObserver
 from gateway.tokens import ApiKeyAuthenticator, Authenticator, NoAuthentication
 from gateway.upstream.client import UpstreamClient
-from gateway.web import conversations, health, pages, streams
+from gateway.web import conversations, graphql, health, pages, streams
 from gateway.web.chat import chat_stream
 from gateway.web.middleware.access import access
 from gateway.web.middleware.auth import authentication
@@ -205,6 +205,7 @@ def _add_stream_routes(app: web.Application) -> None:
     app.router.add_route(
         "*", conversations.PATH, conversations.conversation, name="streams.conversation_info"
     )
+    app.router.add_route("*", graphql.PATH, graphql.GraphQL().handle, name="streams.graphql")
     app.router.add_route("*", streams.TERMINATE_PATH, streams.terminate, name="streams.stop")
 
 

@@ -76,13 +76,23 @@ async def terminate(request: web.Request) -> web.StreamResponse:
     if not is_json(request):
         raise BadRequest("Send application/json.", code="unsupported_media_type", status=415)
     body = parse_json_object(await read_body(request, _MAX_BODY_BYTES))
-    ending = user_ending(_reason(body.get("reason")))
     try:
-        found = _find_to_stop(request, body)
+        return _stop_answer(stop_as_asked(request, body), None)
     except NotFound as error:
         return _stop_answer(None, error)
+
+
+def stop_as_asked(request: web.Request, asked: dict[str, object]) -> LiveStream:
+    """Stops the stream that `sessionId` and `conversationId` name, for a `reason` or none.
+
+    Raises:
+        BadRequest: one of them is malformed.
+        NotFound: there is no such stream, or it isn't the client's.
+    """
+    ending = user_ending(_reason(asked.get("reason")))
+    found = _find_to_stop(request, asked)
     _stop(request, found, ending)
-    return _stop_answer(found, None)
+    return found
 
 
 def describe(stream: LiveStream) -> dict[str, object]:
