@@ -29,6 +29,8 @@ class Timing:
     clock: Callable[[], float] = time.monotonic
     uniform: Callable[[float, float], float] = random.uniform
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    #: How long a stopped stream is still read for its last event.
+    stop_wait_s: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ from gateway.client.source import Question, Source, read_refusal
 from gateway.client.stopping import request_stop
 from gateway.sse.parser import Event
 
-_STOP_WAIT_S = 2.0
 _OPEN_WAIT_S = 5.0
 
 
@@ -67,8 +66,8 @@ class EventStream:
         self.reconnects = 0
         #: From the first attempt; heartbeats don't count.
         self.time_to_first_event_s: float | None = None
-        #: The terminal event came, or the server said by 204 that nothing more will.
-        self.is_complete = False
+        #: The terminal event came, good or bad, or the server said by 204 that nothing more will.
+        self.has_ended = False
 
     @property
     def stream_id(self) -> str | None:
@@ -153,8 +152,9 @@ class EventStream:
         if account is None:
             await self.close()
             return {}
-        self._stop_by = self._timing.clock() + _STOP_WAIT_S
-        self._patience.hurry(_STOP_WAIT_S if self._connection else 0)
+        wait_s = self._timing.stop_wait_s
+        self._stop_by = self._timing.clock() + wait_s
+        self._patience.hurry(wait_s if self._connection else 0)
         return account
 
     async def close(self) -> None:
@@ -216,7 +216,7 @@ class EventStream:
 
     async def _greet(self, response: aiohttp.ClientResponse) -> None:
         if response.status == 204:
-            self.is_complete = True
+            self.has_ended = True
             self._finish()
         elif response.status == 200:
             self._begin(response)
@@ -269,7 +269,7 @@ class EventStream:
             if not is_heartbeat(event):
                 self._progress()
             if self._conduct.is_terminal(event):
-                self.is_complete = True
+                self.has_ended = True
                 self._finish()
                 return
 
@@ -302,7 +302,7 @@ class EventStream:
 
     def _disconnect(self) -> None:
         if self._connection is not None:
-            self._connection.close(is_over=self.is_complete)
+            self._connection.close(is_over=self.has_ended)
             self._connection = None
 
     async def _wait_until_opened(self) -> None:

@@ -114,7 +114,7 @@ async def test_events_come_with_type_data_id_and_json() -> None:
             assert (event.type, event.id, event.json()) == ("tick", "4", {"a": 1})
             assert stream.last_event_id == "4"
             assert [event.data async for event in stream] == ["[DONE]"]
-        assert (stream.state, stream.is_complete, stream.reconnects) == ("closed", True, 0)
+        assert (stream.state, stream.has_ended, stream.reconnects) == ("closed", True, 0)
         assert stream.time_to_first_event_s is not None
         request = backend.exchanges[0]
         assert request.headers["accept"] == "text/event-stream"
@@ -128,7 +128,7 @@ async def test_plain_source_is_asked_again_with_its_last_id_until_204() -> None:
         assert await data_of(stream) == ["1", "2"]
         ids = [exchange.headers.get("last-event-id") for exchange in backend.exchanges]
         assert ids == [None, "a", "c"]
-        assert (stream.is_complete, stream.reconnects) == (True, 2)
+        assert (stream.has_ended, stream.reconnects) == (True, 2)
 
 
 async def test_plain_source_without_ids_is_asked_again_as_at_first() -> None:
@@ -359,7 +359,7 @@ async def test_close_from_elsewhere_ends_a_waiting_reader() -> None:
         await asyncio.sleep(0.01)
         await stream.close()
         assert await reading is None
-        assert not stream.is_complete
+        assert not stream.has_ended
         await backend.wait_until_idle()
 
 
