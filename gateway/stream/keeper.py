@@ -1,0 +1,380 @@
+"""The keeper: brings running streams into the store, all of them in one transaction at a time.
+
+A stream says only that it has changed (`touch`); the writer asks it for what is new when the time
+has come. So there is no queue of data: while the store is away, what isn't written waits in the
+streams' own logs, and what these have dropped by then shows as a gap between two segments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.stream.model import StreamId
+from gateway.stream.store import (
+    Appended,
+    Change,
+    Created,
+    Ended,
+    Segment,
+    SessionStore,
+    StoreError,
+    StreamRecord,
+)
+from gateway.tasks import TaskOwner
+
+logger = logging.getLogger(__name__)
+
+#: One transaction is closed when it holds so much, so that it neither takes long nor much memory.
+_BATCH_BYTES = 4 * 1024 * 1024
+_BATCH_STREAMS = 256
+
+
+class Source(Protocol):
+    """A stream, as the keeper sees it."""
+
+    @property
+    def id(self) -> StreamId: ...
+
+    def record(self) -> StreamRecord:
+        """How it is now."""
+        ...
+
+    def pending(self, after_seq: int) -> tuple[list[bytes], int, int]:
+        """The events after `after_seq` that the log still has, the first's number and the last's.
+
+        Without any: an empty list, and as the last number that of the log's last event.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait after a failure: longer each time, `max_delay_ms` after `max_retries`."""
+
+    max_retries: int = 3
+    base_delay_ms: float = 1000
+    max_delay_ms: float = 10_000
+    multiplier: float = 2
+
+    def delay_s(self, failures: int) -> float:
+        """After so many failures in a row, at least one; jittered down by up to a half."""
+        delay_ms = self.max_delay_ms
+        if failures <= self.max_retries:
+            delay_ms = min(delay_ms, self.base_delay_ms * self.multiplier ** (failures - 1))
+        return delay_ms / 1000 * random.uniform(0.5, 1)  # noqa: S311
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One failure to write; `streams` is how many it concerned."""
+
+    at_ms: int
+    message: str
+    is_transient: bool
+    streams: int
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """How far a stream is in the store."""
+
+    source: Source
+    durable: asyncio.Future[bool]
+    seq: int = 0
+    is_created: bool = False
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What one transaction will say of one stream."""
+
+    kept: _Kept
+    changes: list[Change]
+    last: int
+    bytes: int
+    has_ended: bool
+
+
+class Keeper:
+    """Writes what its sources have to say.
+
+    Args:
+        flush_ms: Longest time that an event waits for its transaction, while the store answers.
+            A creation and an end don't wait.
+        max_sources: How many streams it keeps at once; further ones live in memory only.
+        faults: How many failures are remembered.
+        on_lost: Called with a stream whose end came after another one's, from elsewhere.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        *,
+        flush_ms: float = 200,
+        max_sources: int = 10_000,
+        backoff: Backoff | None = None,
+        faults: int = 1000,
+        on_lost: Callable[[StreamId], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._flush_s = flush_ms / 1000
+        self._max_sources = max_sources
+        self._backoff = backoff or Backoff()
+        self._on_lost = on_lost
+        self._kept: dict[StreamId, _Kept] = {}
+        self._dirty: set[StreamId] = set()
+        self._urgent: set[StreamId] = set()
+        #: Those that the store refuses, for what they are: tried by themselves.
+        self._refused: set[StreamId] = set()
+        self._refused_due = 0.0
+        self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._failures = 0
+        self._is_writing = False
+        self._tasks = TaskOwner()
+        self.unkept = 0  #: streams that weren't taken, since there were too many
+        self.faults: deque[Fault] = deque(maxlen=faults)
+
+    def start(self) -> None:
+        """Begins to write. Needs a running loop and a store that is open, or will be."""
+        self._tasks.spawn(self._run(), name="stream keeper")
+
+    @property
+    def is_degraded(self) -> bool:
+        """Whether the store didn't take the last write, or refuses some stream."""
+        return self._failures > 0 or bool(self._refused)
+
+    @property
+    def queued(self) -> int:
+        """How many streams have something that isn't written."""
+        return len(self._dirty | self._urgent | self._refused)
+
+    @property
+    def last_error(self) -> Fault | None:
+        return self.faults[-1] if self.faults else None
+
+    def touch(self, source: Source) -> None:
+        """It has new events. Costs a lookup and an addition to a set."""
+        if source.id in self._kept:
+            self._dirty.add(source.id)
+            self._wake.set()
+
+    async def created(self, source: Source, timeout_s: float) -> bool:
+        """Takes a new stream; whether it is in the store by now.
+
+        False as soon as the store is known to be away, at the latest after `timeout_s`: the stream
+        is then written when that is possible. Also False when there are too many already; that one
+        isn't written at all.
+        """
+        if len(self._kept) >= self._max_sources:
+            self.unkept += 1
+            return False
+        kept = _Kept(source, asyncio.get_running_loop().create_future())
+        self._kept[source.id] = kept
+        self._press(source.id)
+        if self._failures:
+            return False
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(kept.durable)
+        except TimeoutError:
+            return False
+
+    def ended(self, source: Source) -> None:
+        """It has ended: written at once, then forgotten."""
+        if source.id in self._kept:
+            self._press(source.id)
+
+    async def flush(self, timeout_s: float) -> bool:
+        """Writes everything without waiting for its time; whether that was done in `timeout_s`."""
+        self._urgent |= self._dirty
+        self._wake.set()
+        self._hurry.set()
+        self._note_settled()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._settled.wait()
+        except TimeoutError:
+            return False
+        return not self._refused
+
+    async def close(self) -> None:
+        """Stops writing and leaves the store open. What isn't written is lost: `flush` first."""
+        await self._tasks.cancel()
+        for kept in self._kept.values():
+            _resolve(kept, is_durable=False)
+
+    def _press(self, stream_id: StreamId) -> None:
+        self._urgent.add(stream_id)
+        self._wake.set()
+        if not self._failures:
+            self._hurry.set()
+
+    async def _run(self) -> None:
+        due = time.monotonic()
+        while True:
+            await self._await_work()
+            await self._pause(due)
+            everything = self._failures > 0 or time.monotonic() >= due
+            if everything:
+                due = time.monotonic() + self._flush_s
+            self._is_writing = True
+            try:
+                await self._write_queued(everything=everything)
+                await self._retry_refused()
+            finally:
+                self._is_writing = False
+            self._note_settled()
+
+    async def _await_work(self) -> None:
+        if not (self._dirty or self._urgent):
+            self._wake.clear()
+        timeout_s = max(0.0, self._refused_due - time.monotonic()) if self._refused else None
+        await _wait_for(self._wake, timeout_s)
+
+    async def _pause(self, due: float) -> None:
+        """Gathers more until `due`, or waits for the store; something urgent ends the first."""
+        if self._failures:
+            await _wait_for(self._hurry, self._backoff.delay_s(self._failures))
+        elif not self._urgent:
+            await _wait_for(self._hurry, due - time.monotonic())
+        self._hurry.clear()
+
+    async def _write_queued(self, *, everything: bool) -> None:
+        ids = self._urgent | self._dirty if everything else set(self._urgent)
+        self._urgent -= ids
+        self._dirty -= ids
+        waiting = [self._kept[i] for i in ids - self._refused if i in self._kept]
+        while waiting:
+            drafts = _drafts(waiting)
+            if not await self._write(drafts):
+                self._urgent.update(kept.source.id for kept in waiting)
+                self._urgent.update(draft.kept.source.id for draft in drafts)
+                return
+
+    async def _retry_refused(self) -> None:
+        if not self._refused or time.monotonic() < self._refused_due:
+            return
+        self._refused_due = time.monotonic() + self._backoff.max_delay_ms / 1000
+        for stream_id in list(self._refused):
+            self._refused.discard(stream_id)
+            if not await self._write(_drafts([self._kept[stream_id]])):
+                self._urgent.add(stream_id)
+                return
+
+    async def _write(self, drafts: list[_Draft]) -> bool:
+        """False if the store is away, and nothing was written."""
+        error = await self._try(drafts)
+        if error is None:
+            return True
+        if error.is_transient:
+            self._failures += 1
+            return False
+        if len(drafts) == 1:
+            self._refuse(drafts[0].kept.source.id)
+            return True
+        # One of them must be the reason: the others shall not suffer.
+        for draft in drafts:
+            if not await self._write([draft]):
+                return False
+        return True
+
+    async def _try(self, drafts: list[_Draft]) -> StoreError | None:
+        try:
+            changes = [change for draft in drafts for change in draft.changes]
+            lost = await self._store.write(changes) if changes else frozenset[StreamId]()
+        except StoreError as error:
+            self._note_fault(error, drafts)
+            return error
+        except Exception as error:
+            # Whatever it is, it must not be the end of all keeping.
+            unknown = StoreError(f"Unexpected {type(error).__name__}.", is_transient=False)
+            logger.exception("store.bug")
+            self._note_fault(unknown, drafts)
+            return unknown
+        if self._failures:
+            logger.info("store.recovered", extra={"failures": self._failures})
+            self._failures = 0
+        for draft in drafts:
+            self._note_written(draft, is_lost=draft.kept.source.id in lost)
+        return None
+
+    def _note_written(self, draft: _Draft, *, is_lost: bool) -> None:
+        kept = draft.kept
+        kept.is_created = True
+        kept.seq = draft.last
+        _resolve(kept, is_durable=True)
+        if draft.has_ended:
+            self._kept.pop(kept.source.id, None)
+        if is_lost and self._on_lost is not None:
+            self._on_lost(kept.source.id)
+
+    def _note_fault(self, error: StoreError, drafts: list[_Draft]) -> None:
+        self._hurry.clear()  # what was urgent meanwhile waits for the store like all else
+        for draft in drafts:
+            _resolve(draft.kept, is_durable=False)
+        now_ms = int(time.time() * 1000)
+        self.faults.append(Fault(now_ms, error.message, error.is_transient, len(drafts)))
+        fields = {"problem": error.message, "streams": len(drafts), "failures": self._failures + 1}
+        logger.warning("store.write_failed", extra=fields)
+
+    def _refuse(self, stream_id: StreamId) -> None:
+        if not self._refused:
+            self._refused_due = time.monotonic() + self._backoff.max_delay_ms / 1000
+        self._refused.add(stream_id)
+
+    def _note_settled(self) -> None:
+        if self._dirty or self._urgent or self._is_writing:
+            self._settled.clear()
+        else:
+            self._settled.set()
+
+
+def _drafts(waiting: list[_Kept]) -> list[_Draft]:
+    """Takes as many as fit in one transaction."""
+    drafts: list[_Draft] = []
+    size = 0
+    while waiting and size < _BATCH_BYTES and len(drafts) < _BATCH_STREAMS:
+        draft = _draft(waiting.pop())
+        size += draft.bytes
+        drafts.append(draft)
+    return drafts
+
+
+def _draft(kept: _Kept) -> _Draft:
+    record = kept.source.record()
+    frames, first, last = kept.source.pending(kept.seq)
+    changes: list[Change] = [] if kept.is_created else [Created(record)]
+    size = 0
+    if frames:
+        segment = Segment.of(record.id, first, frames)
+        size = len(segment.data)
+        changes.append(Appended(record, segment))
+        if first > kept.seq + 1:
+            missing = first - kept.seq - 1
+            logger.warning("store.gap", extra={"stream_id": record.id, "events": missing})
+    if not record.is_active:
+        changes.append(Ended(record))
+    return _Draft(kept, changes, last, size, not record.is_active)
+
+
+async def _wait_for(event: asyncio.Event, timeout_s: float | None) -> None:
+    """Waits for the event, at most so long; None is for ever."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        pass
+
+
+def _resolve(kept: _Kept, *, is_durable: bool) -> None:
+    if not kept.durable.done():
+        kept.durable.set_result(is_durable)
