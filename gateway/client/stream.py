@@ -87,6 +87,8 @@ class EventStream:
         try:
             while self._connection is None and not self._is_closed:
                 await self._advance()
+            if self._failure is not None:
+                raise self._failure
         except BaseException:
             await self.close()
             raise
@@ -180,9 +182,8 @@ class EventStream:
         except Dropped as drop:
             self._lose_connection(drop.error)
         except StreamError as error:
-            self._failure = error
+            self._failure = error  # raised after the events that came before it
             self._finish()
-            raise
         except asyncio.CancelledError:
             self._failure = StreamError("cancelled", "whoever read this stream was cancelled")
             self._finish()
@@ -224,6 +225,8 @@ class EventStream:
             await self._refuse(response)
 
     def _begin(self, response: aiohttp.ClientResponse) -> None:
+        if self._is_closed:
+            return  # in the very moment that the response came
         self._connection = Connection(
             response,
             max_event_bytes=self._conduct.max_event_bytes,
@@ -252,6 +255,8 @@ class EventStream:
 
     async def _read(self, connection: Connection) -> None:
         batch = await self._patience.within(self._patience_s(), connection.read())
+        if self._is_closed:
+            return
         self._retry_ms = connection.retry_ms or self._retry_ms
         self._silence.heard(self._timing.clock(), is_beat=batch.is_beat)
         self._take(batch.events)

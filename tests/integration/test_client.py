@@ -132,6 +132,16 @@ async def test_providers_answer_without_grace_ends_with_its_error() -> None:
         assert "error" in events[-1].json()
 
 
+async def test_compressed_answer_that_is_cut_comes_whole_too() -> None:
+    async with site(QUICK, stream_compression="auto") as here:
+        expected = await whole_text(here)
+        here.proxy.down.cut_after = 1500
+        async with here.ask(headers={"Accept-Encoding": "gzip"}) as stream:
+            assert await stream.text() == expected
+        assert stream.reconnects >= 1
+        assert (await here.stats())["requests"] == 2
+
+
 async def test_post_cut_before_its_answer_is_asked_once() -> None:
     async with site(QUICK) as here:
         here.proxy.down.cut_after = 0

@@ -363,6 +363,24 @@ async def test_close_from_elsewhere_ends_a_waiting_reader() -> None:
         await backend.wait_until_idle()
 
 
+async def test_events_that_come_while_it_is_closed_are_not_given_out() -> None:
+    more = asyncio.Event()
+
+    async def speaks(exchange: Exchange) -> None:
+        await exchange.send(head({}) + b"data: a\n\n")
+        await more.wait()
+        await exchange.send(b"data: b\n\n")
+        await exchange.stall()
+
+    async with source(speaks) as backend, stream_of(backend) as stream:
+        assert (await anext(stream)).data == "a"
+        reading = asyncio.create_task(anext(stream, None))
+        await asyncio.sleep(0)
+        more.set()
+        await stream.close()
+        assert await reading is None
+
+
 async def test_close_ends_a_reader_that_waits_for_its_next_attempt() -> None:
     asleep = asyncio.Event()
 
