@@ -18,10 +18,16 @@ from gateway.limit.concurrency import OwnerLeases
 from gateway.limit.memory import BoundedMemoryStorage
 from gateway.limit.rate import RateLimiter
 from gateway.settings import Settings
+from gateway.sse.dialects import provider_dialect
+from gateway.stream.archive import Archive
+from gateway.stream.cipher import Cipher
 from gateway.stream.conversations import Conversations
 from gateway.stream.hub import Clocks, Hub, Limits
+from gateway.stream.keeper import Backoff, Keeper
 from gateway.stream.log import LogBudget
 from gateway.stream.producer import Bounds
+from gateway.stream.sql import make_store
+from gateway.stream.store import SessionStore, StoreError, instance_name
 from gateway.tasks import TaskOwner
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import StreamObserver
@@ -45,6 +51,7 @@ from gateway.web.streaming import STREAMS_PATH
 
 logger = logging.getLogger("sluice")
 
+_STORE_RETRY_S = 1.0
 CHAT_PATH = "/api/v2/chat-stream"
 _PROBES = {
     "/livez": health.live,
@@ -116,11 +123,15 @@ async def _drain(hub: Hub, grace_s: float, stop: asyncio.Event) -> None:
 def _make_services(settings: Settings, upstream_url: str) -> Services:
     metrics = Metrics()
     counts = BoundedMemoryStorage()
+    budget = LogBudget(settings.buffer_total_bytes)
+    store = _make_store(settings)
+    keeper = _make_keeper(settings, store)
     hub = Hub(
         clocks=Clocks(
             first_token_s=settings.upstream_first_token_seconds,
             idle_s=settings.upstream_idle_seconds,
             heartbeat_s=settings.heartbeat_interval,
+            session_s=settings.stream_session_timeout_ms / 1000,
         ),
         limits=Limits(
             max_streams=settings.max_stream_sessions,
@@ -130,12 +141,16 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
             max_readers=settings.stream_max_readers,
             resume_ttl_s=settings.resume_ttl_seconds,
         ),
-        budget=LogBudget(settings.buffer_total_bytes),
+        budget=budget,
         observer=StreamObserver(metrics),
+        keeper=keeper,
+        archive=Archive(store, provider_dialect, budget),
     )
     return Services(
         settings=settings,
         hub=hub,
+        store=store,
+        keeper=keeper,
         upstream=UpstreamClient(upstream_url, connect_s=settings.upstream_connect_seconds),
         flags=Flags(settings),
         rate=RateLimiter(settings.rate_limit, counts),
@@ -147,6 +162,29 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
         ),
         metrics=metrics,
         stalls=StallWatch(settings.write_stall_seconds),
+    )
+
+
+def _make_store(settings: Settings) -> SessionStore:
+    url, key = settings.database_url, settings.partial_encryption_key
+    return make_store(
+        url.get_secret_value() if url is not None else None,
+        settings.data_dir,
+        Cipher.from_setting(key.get_secret_value() if key is not None else None),
+        instance=instance_name(settings.data_dir),
+    )
+
+
+def _make_keeper(settings: Settings, store: SessionStore) -> Keeper:
+    return Keeper(
+        store,
+        backoff=Backoff(
+            max_retries=settings.stream_error_max_retries,
+            base_delay_ms=settings.stream_error_base_delay_ms,
+            max_delay_ms=settings.stream_error_max_delay_ms,
+            multiplier=settings.stream_error_backoff_multiplier,
+        ),
+        faults=settings.stream_error_log_buffer_size,
     )
 
 
@@ -218,9 +256,14 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
     await services.upstream.start()
     tasks = TaskOwner()
     tasks.spawn(_tick(services), name="ticker")
+    is_open = await _open_store(services)
+    tasks.spawn(_tend_store(services, is_open=is_open), name="store")
+    services.keeper.start()
     yield
     await tasks.cancel()
     await services.hub.drain(0)
+    await services.keeper.close()
+    await services.store.close()
     services.conversations.close()
     await services.authenticator.close()
     await services.upstream.close()
@@ -236,6 +279,39 @@ async def _tick(services: Services) -> None:
         services.stalls.tick(now)
         services.counts.sweep()
         services.conversations.tick()
+
+
+async def _open_store(services: Services) -> bool:
+    """Opens the store and ends what a crash left running; whether the store was there.
+
+    Raises:
+        SettingsError: what is there can't be used.
+    """
+    ttl_ms = round(services.settings.resume_ttl_seconds * 1000)
+    try:
+        await services.store.open()
+        ended = await services.store.end_interrupted(round(time.time() * 1000), ttl_ms)
+    except StoreError as error:
+        logger.warning("store.unavailable", extra={"problem": error.message})
+        return False
+    logger.info("store.opened", extra={"interrupted": len(ended)})
+    return True
+
+
+async def _tend_store(services: Services, *, is_open: bool) -> None:
+    """Sweeps the store from time to time; one that wasn't there at the start is tried again."""
+    settings = services.settings
+    while True:
+        if not is_open:
+            await asyncio.sleep(_STORE_RETRY_S)
+            is_open = await _open_store(services)
+            continue
+        await asyncio.sleep(settings.stream_cleanup_interval_ms / 1000)
+        try:
+            now_ms = round(time.time() * 1000)
+            await services.store.sweep(now_ms, settings.stream_store_max_bytes)
+        except StoreError as error:
+            logger.warning("store.unavailable", extra={"problem": error.message})
 
 
 def _signals() -> asyncio.Event:

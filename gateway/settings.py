@@ -46,6 +46,7 @@ OUR_PREFIXES = (
     "EVENT_MAX_",
     "HEARTBEAT_",
     "JWT_",
+    "PARTIAL_ENCRYPTION_",
     "PERFORMANCE_",
     "PROVIDER_STREAM_",
     "PROXY_PASSTHROUGH",
@@ -218,6 +219,12 @@ class Settings(BaseSettings):
     stream_compression: Literal["off", "auto"] = Field(
         "off", description="`auto` compresses event streams where the client accepts it."
     )
+    stream_session_timeout_ms: NonNegativeInt = Field(
+        300_000, description="A stream with neither a reader nor an event for so long is ended."
+    )
+    stream_cleanup_interval_ms: PositiveInt = Field(
+        30_000, description="How often expired streams are deleted from the store."
+    )
     session_timeout_ms: NonNegativeInt = Field(
         1_800_000, description="A conversation that was idle for so long is forgotten."
     )
@@ -283,8 +290,36 @@ class Settings(BaseSettings):
         "20/minute", description="Generation requests per user or address."
     )
 
+    # What is kept
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL for stream sessions; without it, SQLite in `DATA_DIR`."
+    )
+    partial_encryption_key: SecretStr | None = Field(
+        None,
+        description="Keys, 32 bytes each in base64 or hex, that encrypt stored answers; the first "
+        "encrypts, all decrypt.",
+    )
+    stream_store_max_bytes: NonNegativeInt = Field(
+        1024 * 1024 * 1024, description="Stored answers, in bytes; the oldest ended ones go first."
+    )
+    stream_error_max_retries: NonNegativeInt = Field(
+        3, description="Retries of a failed write to the store, before it is away."
+    )
+    stream_error_base_delay_ms: PositiveInt = Field(
+        1000, description="Wait before the first retry, in milliseconds."
+    )
+    stream_error_max_delay_ms: PositiveInt = Field(
+        10_000, description="Longest wait between two retries, in milliseconds."
+    )
+    stream_error_backoff_multiplier: float = Field(
+        2, ge=1, description="How much longer each wait is than the one before."
+    )
+    stream_error_log_buffer_size: NonNegativeInt = Field(
+        1000, description="Failures of the store that are remembered for diagnosis."
+    )
+
     # The process
-    data_dir: Path = Field(Path("data"), description="Where keys are kept.")
+    data_dir: Path = Field(Path("data"), description="Where keys and SQLite files are kept.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged."
     )

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 
 from gateway.app import make_app
 from gateway.settings import Settings
@@ -35,7 +36,7 @@ class Gateway:
     async def wait_for_streams(self, count: int) -> None:
         """Waits until exactly so many streams run."""
         async with asyncio.timeout(10):
-            while len(self.services.hub) != count:  # noqa: ASYNC110 - the hub tells nobody else
+            while len(self.services.hub) != count:
                 await asyncio.sleep(0.005)
 
 
@@ -52,7 +53,15 @@ async def running_gateway(upstream_url: str, **settings: object) -> AsyncIterato
         "max_stream_sessions": 0,
         "port": 0,
     }
-    made = Settings(**{**values, **settings})  # type: ignore[arg-type]
+    with TemporaryDirectory() as data_dir:
+        values.setdefault("data_dir", data_dir)
+        async with _running({**values, **settings}) as gateway:
+            yield gateway
+
+
+@asynccontextmanager
+async def _running(values: dict[str, object]) -> AsyncIterator[Gateway]:
+    made = Settings(**values)  # type: ignore[arg-type]
     app = make_app(made)
     runner = Runner(app, made)
     await runner.setup()

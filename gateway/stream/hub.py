@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from gateway.errors import TooManyRequests, Unavailable
 from gateway.sse.dialects.base import Dialect
+from gateway.stream.archive import Archive
+from gateway.stream.keeper import Keeper
 from gateway.stream.live import LiveStream, Origin
 from gateway.stream.log import EventLog, LogBudget
 from gateway.stream.model import (
@@ -22,10 +25,13 @@ from gateway.stream.model import (
 from gateway.stream.producer import Ask, Bounds, Producer
 from gateway.stream.reader import Reader, Sink
 from gateway.stream.shelf import Shelf
+from gateway.stream.store import StoreError
 from gateway.stream.wire import Wire
 from gateway.tasks import TaskOwner
 
 _BUSY_RETRY_S = 5
+#: How long an answer may wait for its record; a store that is known to be away isn't waited for.
+_STORE_WAIT_S = 2.0
 
 
 class Lease(Protocol):
@@ -47,6 +53,7 @@ class Clocks:
     first_token_s: float
     idle_s: float
     heartbeat_s: float
+    session_s: float = 0  #: without a reader and without an event
 
     @property
     def tick_s(self) -> float:
@@ -74,6 +81,11 @@ class Claim:
     owner: str
     path: str
     key: str
+
+    @property
+    def stored(self) -> str:
+        """What the store knows it by, besides its owner."""
+        return f"{self.path} {self.key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +115,17 @@ class Hub:
     """The live streams of this process."""
 
     def __init__(
-        self, *, clocks: Clocks, limits: Limits, budget: LogBudget, observer: Observer
+        self,
+        *,
+        clocks: Clocks,
+        limits: Limits,
+        budget: LogBudget,
+        observer: Observer,
+        keeper: Keeper,
+        archive: Archive,
     ) -> None:
+        self._keeper = keeper
+        self._archive = archive
         self._clocks = clocks
         self._limits = limits
         self._budget = budget
@@ -161,6 +182,8 @@ class Hub:
             max_duration_s=plan.max_duration_s,
             on_end=self._ended,
             fingerprint=plan.fingerprint,
+            idempotency_key=plan.claim.stored if plan.claim is not None else None,
+            resume_ttl_s=self._limits.resume_ttl_s,
         )
         stream.attach()
         producer = Producer(stream, plan.ask, plan.dialect, self._limits.bounds)
@@ -169,8 +192,51 @@ class Hub:
         self._became_idle.clear()
         if plan.claim is not None:
             self._claims[plan.claim] = stream_id
+        self._keep(stream)
         self._observer.stream_started(stream)
         return stream
+
+    def _keep(self, stream: LiveStream) -> None:
+        """Brings the stream into the store, beside the backend's time to its first token."""
+        created = self._keeper.created(stream, _STORE_WAIT_S)
+        stream.kept = self._tasks.spawn(created, name=f"keep {stream.id}")
+        stream.log.listen(partial(self._keeper.touch, stream))
+
+    async def recall(self, stream_id: StreamId) -> LiveStream | None:
+        """A stream from memory or else from the store, where it stays as long as memory allows.
+
+        Raises:
+            StoreError: it isn't in memory, and the store is away.
+        """
+        stream = self.find(stream_id) or await self._archive.find(stream_id)
+        return self._remember(stream) if stream is not None else None
+
+    async def recall_conversation(self, conversation_id: str) -> list[LiveStream]:
+        """The streams of a conversation that can be read, oldest first."""
+        live = [s for s in self.streams() if s.origin.conversation_id == conversation_id]
+        known = {stream.id for stream in live}
+        try:
+            stored = await self._archive.of_conversation(conversation_id)
+        except StoreError:
+            stored = []  # what runs now is in memory
+        return sorted(
+            [*(s for s in stored if s.id not in known), *live], key=lambda s: s.created_at
+        )
+
+    async def recall_claimed(self, claim: Claim) -> LiveStream | None:
+        """The stream that a claim began before this process did, as far as the store can tell."""
+        try:
+            stream = await self._archive.claimed(claim.owner, claim.stored)
+        except StoreError:
+            return None
+        return self._remember(stream) if stream is not None else None
+
+    def _remember(self, stream: LiveStream) -> LiveStream:
+        """The one object that stands for the stream; two requests may have read it at once."""
+        known = self.find(stream.id)
+        if known is None:
+            self._shelf.put(stream)
+        return known or stream
 
     def claimed(self, claim: Claim) -> LiveStream | None:
         """The stream that a request with this claim began; none if it failed unheard."""
@@ -261,6 +327,7 @@ class Hub:
         except TimeoutError:
             for running in list(self._running.values()):
                 self.stop(running.stream, error_ending("server_shutdown"))
+        await self._keeper.flush(_STORE_WAIT_S)
         await self._tasks.cancel()
 
     def _admit(self) -> None:
@@ -291,6 +358,10 @@ class Hub:
             and now - stream.detached_since >= stream.grace_s
         ):
             return CLIENT_GONE
+        is_alone = stream.detached_since is not None and not stream.is_attached
+        quiet_s = now - max(stream.last_event, stream.detached_since or 0)
+        if is_alone and 0 < clocks.session_s <= quiet_s:
+            return error_ending("timeout")
         if stream.first_event is None:
             if clocks.first_token_s and now - stream.started >= clocks.first_token_s:
                 return error_ending("upstream_timeout")
@@ -310,6 +381,7 @@ class Hub:
         if not self._running:
             self._became_idle.set()
         self._shelf.put(stream)
+        self._keeper.ended(stream)
         self._observer.stream_ended(stream)
 
 

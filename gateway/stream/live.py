@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from gateway.errors import GatewayError, UpstreamError
 from gateway.stream.log import EventLog
 from gateway.stream.model import Ending, Status, StreamId
+from gateway.stream.store import StreamRecord
 from gateway.stream.wire import Wire
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class LiveStream:
         max_duration_s: float,
         on_end: Callable[[LiveStream], None],
         fingerprint: bytes = b"",
+        idempotency_key: str | None = None,
+        resume_ttl_s: float = 600,
     ) -> None:
         self.id = stream_id
         self.origin = origin
@@ -98,6 +101,8 @@ class LiveStream:
         self.grace_s = grace_s
         self.max_duration_s = max_duration_s
         self.fingerprint = fingerprint
+        self.idempotency_key = idempotency_key
+        self.resume_ttl_s = resume_ttl_s
         self.ending: Ending | None = None
         self.ended_at: float | None = None
         self.readers: set[Reader] = set()
@@ -111,6 +116,7 @@ class LiveStream:
         self.last_event = self.started
         self.is_paused = False
         self.detached_since: float | None = None
+        self.kept: asyncio.Task[bool] | None = None  #: its coming into the store
         self._attached = 0
         self._on_end = on_end
         if (begin := wire.begin()) is not None:
@@ -188,6 +194,52 @@ class LiveStream:
         self.last_event = now
         if self.first_event is None:
             self.first_event = now
+
+    def restore(self, ending: Ending, created_at: float, ended_at: float) -> None:
+        """Makes a stream of the store's what it was. A crash left it without a last event."""
+        self.created_at, self.ended_at = created_at, ended_at
+        self.ended = time.monotonic()
+        self.is_committed = self.was_read = True
+        self.first_event = self.started if self.wire.total_chunks else None
+        self.ending = ending
+        if ending.reason == "interrupted":
+            for last in self.wire.finish(ending, 0, self.log.events()):
+                self.log.append(last)
+        self.log.close()
+        self.opened.set_result(Opening())
+
+    def record(self) -> StreamRecord:
+        """What the store keeps of it, as it is now."""
+        ending = self.ending
+        ended_at_ms = None if self.ended_at is None else round(self.ended_at * 1000)
+        expires_at_ms = None
+        if ended_at_ms is not None:
+            expires_at_ms = ended_at_ms + round(self.resume_ttl_s * 1000)
+        return StreamRecord(
+            id=self.id,
+            owner=self.origin.owner,
+            trace_id=self.origin.trace_id,
+            route=self.origin.route,
+            created_at_ms=round(self.created_at * 1000),
+            with_ids=self.log.has_ids,
+            conversation_id=self.origin.conversation_id,
+            fingerprint=self.fingerprint,
+            idempotency_key=self.idempotency_key,
+            status=self.status,
+            reason=None if ending is None else ending.reason,
+            message="" if ending is None else ending.message,
+            retryable=ending is not None and ending.retryable,
+            ended_at_ms=ended_at_ms,
+            expires_at_ms=expires_at_ms,
+            total_chunks=self.wire.total_chunks,
+            total_tokens=self.wire.total_tokens,
+            last_seq=self.log.last,
+        )
+
+    def pending(self, after_seq: int) -> tuple[list[bytes], int, int]:
+        """What the store doesn't have yet, if it has everything up to `after_seq`."""
+        frames = self.log.events(after_seq)
+        return frames, self.log.last - len(frames) + 1, self.log.last
 
     def end(self, ending: Ending) -> bool:
         """Ends the stream; the first call decides, later ones do nothing and return False."""

@@ -70,6 +70,10 @@ class EventLog:
         self.is_closed = False
 
     @property
+    def has_ids(self) -> bool:
+        return bool(self._id_prefix)
+
+    @property
     def first(self) -> int:
         """The sequence of the oldest event retained; `last + 1` when there is none."""
         return self._base + self._head
@@ -96,13 +100,18 @@ class EventLog:
         self._account(len(block) + FRAME_OVERHEAD_BYTES)
         self._wake()
 
+    def restore(self, first: int, frames: list[bytes]) -> None:
+        """Fills an empty log with events as they were sent, numbered from `first`."""
+        self._base, self._frames = first, frames
+        self._account(sum(len(frame) + FRAME_OVERHEAD_BYTES for frame in frames))
+
     def with_id(self, block: bytes, seq: int) -> bytes:
         """`block` as event `seq`, if this log's events have ids."""
         return b"%b%d\n%b" % (self._id_prefix, seq, block) if self._id_prefix else block
 
-    def events(self) -> list[bytes]:
-        """Everything that is retained."""
-        return self._frames[self._head :]
+    def events(self, after: int = 0) -> list[bytes]:
+        """Everything after event `after` that is retained."""
+        return self._frames[max(self._head, after + 1 - self._base) :]
 
     def close(self) -> None:
         """No more events: readers that reach the end are done."""

@@ -147,7 +147,7 @@ class TypedWire:
 
     def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:
         if ending.is_error:
-            return [_event("error", self._error(ending))]
+            return [_error_event(ending, self._trace_id, is_partial=self.total_chunks > 0)]
         data: dict[str, object] = {
             "reason": ending.reason,
             "duration": round(duration_s, 3),
@@ -241,15 +241,6 @@ class TypedWire:
             usage["estimated"] = True
         return usage
 
-    def _error(self, ending: Ending) -> dict[str, object]:
-        return {
-            "code": ending.reason,
-            "message": ending.message,
-            "retryable": ending.retryable,
-            "partial": self.total_chunks > 0,
-            "trace_id": self._trace_id,
-        }
-
 
 class ProviderWire:
     """The bytes of a provider's stream as they are, with nothing between but a comment line."""
@@ -281,12 +272,7 @@ class ProviderWire:
             return []
         if _is_stop(ending):
             return self._dialect.stop_blocks(recent, self._count_tokens(recent))
-        error = UpstreamError(
-            ending.message or "The stream reached its duration cap.",
-            code=ending.reason,
-            retryable=ending.retryable,
-        )
-        return [self._dialect.error_block(error, self._trace_id, recent)]
+        return [encode_error(ending, self._trace_id, self._dialect, recent)]
 
     def _count_tokens(self, events: list[bytes]) -> int:
         summary = self.summary(events)
@@ -309,6 +295,31 @@ class ProviderWire:
 
     def snapshot(self) -> bytes | None:
         return None  # a provider's event can't say "replace what you have"
+
+
+def encode_error(
+    ending: Ending, trace_id: str, dialect: Dialect | None, recent: list[bytes]
+) -> bytes:
+    """The event that tells of an end that isn't a proper one; no dialect is the typed route."""
+    if dialect is None:
+        return _error_event(ending, trace_id, is_partial=len(recent) > 1)
+    error = UpstreamError(
+        ending.message or "The stream reached its duration cap.",
+        code=ending.reason,
+        retryable=ending.retryable,
+    )
+    return dialect.error_block(error, trace_id, recent)
+
+
+def _error_event(ending: Ending, trace_id: str, *, is_partial: bool) -> bytes:
+    data = {
+        "code": ending.reason,
+        "message": ending.message,
+        "retryable": ending.retryable,
+        "partial": is_partial,
+        "trace_id": trace_id,
+    }
+    return _event("error", data)
 
 
 def _is_stop(ending: Ending) -> bool:

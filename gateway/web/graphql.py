@@ -51,22 +51,23 @@ def _load_view() -> Handler:
     return view
 
 
-def find(request: web.Request, stream_id: str) -> dict[str, object] | None:
+async def find(request: web.Request, stream_id: str) -> dict[str, object] | None:
     """One stream of the client's, described; None if there is no such."""
     try:
-        return describe(find_owned(request, stream_id))
+        return describe(await find_owned(request, stream_id))
     except GatewayError:
         return None
 
 
-def find_all(request: web.Request, conversation_id: str) -> list[dict[str, object]]:
-    return [describe(stream) for stream in reversed(owned_streams(request, conversation_id))]
+async def find_all(request: web.Request, conversation_id: str) -> list[dict[str, object]]:
+    found = await owned_streams(request, conversation_id)
+    return [describe(stream) for stream in reversed(found)]
 
 
-def terminate(request: web.Request, asked: dict[str, object]) -> dict[str, object]:
+async def terminate(request: web.Request, asked: dict[str, object]) -> dict[str, object]:
     """The same as `POST /api/terminate-stream`, errors in the answer."""
     try:
-        stream = stop_as_asked(request, asked)
+        stream = await stop_as_asked(request, asked)
     except GatewayError as error:
         return {"success": False, "error": error.message}
     described = describe(stream)
@@ -80,7 +81,7 @@ def terminate(request: web.Request, asked: dict[str, object]) -> dict[str, objec
 
 async def follow(request: web.Request, stream_id: str) -> AsyncIterator[dict[str, object]]:
     """What a stream is now, when it has said its first word, and what it is at its end."""
-    stream = find_owned(request, stream_id)
+    stream = await find_owned(request, stream_id)
     yield describe(stream)
     changed = asyncio.Event()
     stream.log.listen(changed.set)

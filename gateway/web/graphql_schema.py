@@ -50,20 +50,20 @@ Id = Annotated[str, strawberry.argument(description="A stream's id.")]
 @strawberry.type
 class Query:
     @strawberry.field
-    def stream(self, info: strawberry.Info, session_id: Id) -> StreamType | None:
-        found = graphql.find(info.context["request"], session_id)
+    async def stream(self, info: strawberry.Info, session_id: Id) -> StreamType | None:
+        found = await graphql.find(info.context["request"], session_id)
         return _stream(found) if found is not None else None
 
     @strawberry.field
-    def streams(self, info: strawberry.Info, conversation_id: str) -> list[StreamType]:
-        found = graphql.find_all(info.context["request"], conversation_id)
+    async def streams(self, info: strawberry.Info, conversation_id: str) -> list[StreamType]:
+        found = await graphql.find_all(info.context["request"], conversation_id)
         return [_stream(one) for one in found]
 
 
 @strawberry.type
 class Mutation:
     @strawberry.mutation
-    def terminate_stream(
+    async def terminate_stream(
         self,
         info: strawberry.Info,
         input: TerminateStreamInput,  # noqa: A002
@@ -73,7 +73,7 @@ class Mutation:
             "conversationId": input.conversation_id,
             "reason": input.reason,
         }
-        answer = graphql.terminate(info.context["request"], asked)
+        answer = await graphql.terminate(info.context["request"], asked)
         return TerminateStreamResult(
             success=answer["success"] is True,
             session_id=_text(answer.get("sessionId")),

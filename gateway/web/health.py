@@ -9,7 +9,7 @@ from aiohttp import web
 
 import gateway
 from gateway.web.response import json_response
-from gateway.web.services import SERVICES
+from gateway.web.services import SERVICES, Services
 
 _STARTED = time.monotonic()
 
@@ -30,12 +30,17 @@ async def health(request: web.Request) -> web.StreamResponse:
     services = request.app[SERVICES]
     settings = services.settings
     report = {
-        "status": "draining" if services.hub.is_draining else "ok",
+        "status": _status(services),
         "version": gateway.__version__,
         "uptime_seconds": round(time.monotonic() - _STARTED, 1),
         "streaming_enabled": settings.enable_sse_streaming,
         "rollout_percent": settings.sse_streaming_rollout_percent,
         "sessions": {"active": len(services.hub), "limit": settings.max_stream_sessions},
+        "store": {
+            "degraded": services.keeper.is_degraded,
+            "queued": services.keeper.queued,
+            "unkept": services.keeper.unkept,
+        },
         "conversations": asdict(services.conversations.counts()),
         "buffers": {
             "used_bytes": services.hub.buffered_bytes,
@@ -43,6 +48,12 @@ async def health(request: web.Request) -> web.StreamResponse:
         },
     }
     return json_response(report, status=503 if services.hub.is_draining else 200)
+
+
+def _status(services: Services) -> str:
+    if services.hub.is_draining:
+        return "draining"
+    return "degraded" if services.keeper.is_degraded else "ok"
 
 
 async def metrics(request: web.Request) -> web.StreamResponse:

@@ -34,7 +34,7 @@ async def begin_or_attach(
     claim = _read_claim(request)
     if claim is None:
         return await stream_to_client(request, plan, manner, declined)
-    repeated = _find_repeated(request, claim, plan.fingerprint)
+    repeated = await _find_repeated(request, claim, plan.fingerprint)
     if repeated is not None:
         return await _replay(request, repeated, manner)
     return await stream_to_client(request, replace(plan, claim=claim), manner, declined)
@@ -58,13 +58,15 @@ def _read_claim(request: web.Request) -> Claim | None:
     return Claim(request[IDENTITY].owner, request.path, key)
 
 
-def _find_repeated(request: web.Request, claim: Claim, asked: bytes) -> LiveStream | None:
+async def _find_repeated(request: web.Request, claim: Claim, asked: bytes) -> LiveStream | None:
     """The stream that this claim has begun.
 
     Raises:
         BadRequest: `idempotency_mismatch`, the key was used for another question.
     """
-    stream = request.app[SERVICES].hub.claimed(claim)
+    hub = request.app[SERVICES].hub
+    # The second look is for those that asked while the first one was waiting for the store.
+    stream = hub.claimed(claim) or await hub.recall_claimed(claim) or hub.claimed(claim)
     if stream is not None and stream.fingerprint != asked:
         raise BadRequest(
             "This key was used for another question.", code="idempotency_mismatch", status=422

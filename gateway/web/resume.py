@@ -37,26 +37,24 @@ def fingerprint(request: web.Request, body: bytes) -> bytes:
     return hashlib.sha256(b"%b\0%b" % (request.path.encode(), asked)).digest()
 
 
-def find_owned(request: web.Request, stream_id: str) -> LiveStream:
+async def find_owned(request: web.Request, stream_id: str) -> LiveStream:
     """A stream that this client may read and stop. Not owned looks exactly like not found.
 
     Raises:
         NotFound: `stream_not_found`.
+        StoreError: it isn't in memory, and the store is away.
     """
     services = request.app[SERVICES]
-    stream = services.hub.find(StreamId(stream_id))
+    stream = await services.hub.recall(StreamId(stream_id))
     if stream is None or not may_read(request, stream):
         raise NotFound("There is no such stream.", code="stream_not_found")
     return stream
 
 
-def owned_streams(request: web.Request, conversation_id: str) -> list[LiveStream]:
+async def owned_streams(request: web.Request, conversation_id: str) -> list[LiveStream]:
     """The client's streams of one conversation that can be read, oldest first."""
-    return [
-        stream
-        for stream in request.app[SERVICES].hub.streams()
-        if stream.origin.conversation_id == conversation_id and may_read(request, stream)
-    ]
+    found = await request.app[SERVICES].hub.recall_conversation(conversation_id)
+    return [stream for stream in found if may_read(request, stream)]
 
 
 async def resume_question(
@@ -68,7 +66,7 @@ async def resume_question(
         GatewayError: `stream_expired` (a POST whose stream is gone) or `stream_mismatch`.
     """
     try:
-        stream = find_owned(request, cursor.stream_id)
+        stream = await find_owned(request, cursor.stream_id)
     except NotFound:
         if request.method == hdrs.METH_GET:
             return web.Response(status=204)  # tells an EventSource to stop for good

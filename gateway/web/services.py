@@ -14,6 +14,8 @@ from gateway.limit.rate import RateLimiter, RateVerdict
 from gateway.settings import Settings
 from gateway.stream.conversations import Conversations
 from gateway.stream.hub import Hub
+from gateway.stream.keeper import Keeper
+from gateway.stream.store import SessionStore
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.trace import TraceContext
 from gateway.tokens import Authenticator
@@ -25,6 +27,8 @@ from gateway.web.outlet import StallWatch
 class Services:
     settings: Settings
     hub: Hub
+    store: SessionStore
+    keeper: Keeper
     upstream: UpstreamClient
     flags: Flags
     rate: RateLimiter

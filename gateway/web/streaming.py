@@ -72,6 +72,9 @@ async def stream_to_client(
             raise opening.error
         if opening.declined is not None:
             return await declined(request, opening.declined)
+        if stream.kept is not None:
+            # What a client has heard of can be read after a crash.
+            await asyncio.wait({stream.kept})
         passed = Headers() if stream.is_typed else returned_with_stream(opening.headers)
         return await relay_stream(request, stream, manner, passed=passed)
     finally:

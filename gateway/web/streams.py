@@ -27,7 +27,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
     """`GET` replays as an event stream or tells as JSON, by `Accept`; `DELETE` stops."""
     if request.method not in (hdrs.METH_GET, hdrs.METH_DELETE):
         raise web.HTTPMethodNotAllowed(request.method, (hdrs.METH_GET, hdrs.METH_DELETE))
-    found = find_owned(request, request.match_info["stream_id"])
+    found = await find_owned(request, request.match_info["stream_id"])
     if request.method == hdrs.METH_DELETE:
         _stop(request, found, user_ending(None))
         return json_response(describe(found))
@@ -51,7 +51,7 @@ async def list_streams(request: web.Request) -> web.StreamResponse:
         raise BadRequest(
             "Name a conversation.", code="missing_conversation", param="conversation_id"
         )
-    found = owned_streams(request, conversation_id)
+    found = await owned_streams(request, conversation_id)
     return json_response({"streams": [describe(one) for one in reversed(found)]})
 
 
@@ -59,7 +59,7 @@ async def conversation_stream(request: web.Request) -> web.StreamResponse:
     """What runs in a conversation, from its beginning, as the AI SDK resumes; else 204."""
     if request.method != hdrs.METH_GET:
         raise web.HTTPMethodNotAllowed(request.method, (hdrs.METH_GET,))
-    found = owned_streams(request, request.match_info["conversation_id"])
+    found = await owned_streams(request, request.match_info["conversation_id"])
     active = [one for one in found if one.is_active]
     if not active:
         return web.Response(status=204)
@@ -77,12 +77,12 @@ async def terminate(request: web.Request) -> web.StreamResponse:
         raise BadRequest("Send application/json.", code="unsupported_media_type", status=415)
     body = parse_json_object(await read_body(request, _MAX_BODY_BYTES))
     try:
-        return _stop_answer(stop_as_asked(request, body), None)
+        return _stop_answer(await stop_as_asked(request, body), None)
     except NotFound as error:
         return _stop_answer(None, error)
 
 
-def stop_as_asked(request: web.Request, asked: dict[str, object]) -> LiveStream:
+async def stop_as_asked(request: web.Request, asked: dict[str, object]) -> LiveStream:
     """Stops the stream that `sessionId` and `conversationId` name, for a `reason` or none.
 
     Raises:
@@ -90,7 +90,7 @@ def stop_as_asked(request: web.Request, asked: dict[str, object]) -> LiveStream:
         NotFound: there is no such stream, or it isn't the client's.
     """
     ending = user_ending(_reason(asked.get("reason")))
-    found = _find_to_stop(request, asked)
+    found = await _find_to_stop(request, asked)
     _stop(request, found, ending)
     return found
 
@@ -117,20 +117,20 @@ def describe(stream: LiveStream) -> dict[str, object]:
     }
 
 
-def _find_to_stop(request: web.Request, body: dict[str, object]) -> LiveStream:
+async def _find_to_stop(request: web.Request, body: dict[str, object]) -> LiveStream:
     """By stream, by conversation, or by both: then a late stop never hits the next answer."""
     stream_id, conversation_id = body.get("sessionId"), body.get("conversationId")
     for name, value in (("sessionId", stream_id), ("conversationId", conversation_id)):
         if value is not None and not isinstance(value, str):
             raise BadRequest("This must be a string.", code="invalid_type", param=name)
     if isinstance(stream_id, str):
-        found = find_owned(request, stream_id)
+        found = await find_owned(request, stream_id)
         if conversation_id is not None and found.origin.conversation_id != conversation_id:
             raise NotFound("There is no such stream.", code="stream_not_found")
         return found
     if not isinstance(conversation_id, str):
         raise BadRequest("Name a session or a conversation.", code="missing_session")
-    active = [one for one in owned_streams(request, conversation_id) if one.is_active]
+    active = [one for one in await owned_streams(request, conversation_id) if one.is_active]
     if not active:
         raise NotFound("Nothing runs in this conversation.", code="stream_not_found")
     return active[-1]
