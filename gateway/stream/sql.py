@@ -20,7 +20,13 @@ import asyncpg  # type: ignore[import-untyped]
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+    StatementError,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -591,12 +597,14 @@ async def _translated() -> AsyncIterator[None]:
 
 def _as_store_error(error: BaseException) -> StoreError:
     state = getattr(error, "sqlstate", None)
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is not None:
-        is_transient = code & 0xFF in _TRANSIENT_SQLITE
+    if isinstance(error, sqlite3.Error):
+        state = getattr(error, "sqlite_errorname", None)
+        is_transient = getattr(error, "sqlite_errorcode", 0) & 0xFF in _TRANSIENT_SQLITE
+    elif isinstance(error, StatementError):
+        is_transient = False  # a value that can't be bound
     else:
         is_transient = state is None or str(state).startswith(_TRANSIENT_SQLSTATES)
-    detail = state or getattr(error, "sqlite_errorname", None) or type(error).__name__
+    detail = state or type(error).__name__
     return StoreError(f"The stream store failed ({detail}).", is_transient=is_transient)
 
 

@@ -36,7 +36,6 @@ from gateway.stream.store import (
     without_overlap,
 )
 from tests.faults import FaultProxy
-from tests.servers import postgres_server
 
 ROOT = Path(__file__).parents[3]
 CANARY = b"kingfisher-7731"
@@ -360,7 +359,8 @@ async def test_nothing_blocks_the_event_loop(make: MakeStore) -> None:
     store = make(Cipher([b"k" * 32]))
     with blockbuster_ctx(scanned_modules=["gateway"]) as blockbuster:
         # The driver looks for a password file and for certificates once per connection.
-        blockbuster.functions["os.stat"].can_block_in("asyncpg/connect_utils.py", "_connect")
+        for name in ("os.stat", "os.path.abspath"):
+            blockbuster.functions[name].can_block_in("asyncpg/connect_utils.py", "_connect")
         await store.open()
         record = a_record()
         await store.write([Created(record), appended(record, 1, b"a"), Ended(ended(record))])
@@ -557,10 +557,9 @@ async def test_sweep_gives_space_back(in_file: SqlStore, tmp_path: Path) -> None
 
 async def test_locked_file_is_a_transient_error(in_file: SqlStore, tmp_path: Path) -> None:
     sa.event.listen(
-        in_file._database.engine.sync_engine,
-        "begin",
-        lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout=20"),
-        insert=True,
+        in_file._database.engine.sync_engine.pool,
+        "checkout",
+        lambda connection, *_: connection.cursor().execute("PRAGMA busy_timeout=20"),
     )
     with closing(sqlite3.connect(database_in(tmp_path), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -574,10 +573,9 @@ async def test_locked_file_is_a_transient_error(in_file: SqlStore, tmp_path: Pat
 async def test_full_disk_is_a_transient_error_and_leaves_nothing_half(in_file: SqlStore) -> None:
     bound = ["PRAGMA max_page_count=40"]
     sa.event.listen(
-        in_file._database.engine.sync_engine,
-        "begin",
-        lambda connection: connection.exec_driver_sql(bound[0]),
-        insert=True,
+        in_file._database.engine.sync_engine.pool,
+        "checkout",
+        lambda connection, *_: connection.cursor().execute(bound[0]),
     )
     record = a_record()
     batch = [Created(record), appended(record, 1, b"x" * 1_000_000)]
@@ -694,21 +692,18 @@ async def test_commit_whose_answer_was_lost_can_be_repeated(
         await store.close()
 
 
-async def test_server_that_was_restarted_is_found_again(tmp_path: Path) -> None:
-    # A server of its own, since it is stopped: the next one has another port, so a proxy stands
-    # for the address.
-    with postgres_server() as url:
-        port = sa.make_url(url).port
-        assert port is not None
-        async with FaultProxy(port) as proxy:
-            through = sa.make_url(url).set(port=proxy.port).render_as_string(hide_password=False)
-            store = make_store(through, tmp_path, Cipher())
-            await store.open()
-            connection = await asyncpg.connect(url)
-            await connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE pid <> pg_backend_pid() AND datname = current_database()"
-            )
-            await connection.close()
-            await store.ping()
-            await store.close()
+async def test_connections_that_the_server_ended_are_made_anew(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    url = await new_database(postgres_url)
+    store = make_store(url, tmp_path, Cipher())
+    await store.open()
+    await asyncio.gather(store.ping(), store.ping())
+    connection = await asyncpg.connect(url)
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+    )
+    await connection.close()
+    await store.ping()
+    await store.close()

@@ -1,0 +1,417 @@
+"""The keeper over a real store: group commit, the store away and back, nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Self
+
+import pytest
+import sqlalchemy as sa
+
+from gateway.stream.cipher import Cipher
+from gateway.stream.keeper import Backoff, Keeper
+from gateway.stream.log import EventLog, LogBudget
+from gateway.stream.model import Status, StreamId, new_stream_id
+from gateway.stream.sql import SqlStore, make_store
+from gateway.stream.store import Ended, SessionStore, StreamRecord
+from tests.servers import _postgres_user, free_port
+
+FAST = Backoff(base_delay_ms=20, max_delay_ms=40)
+
+
+class Stream:
+    """A source over a real log."""
+
+    def __init__(self, *, max_bytes: int = 1 << 20, fingerprint: bytes = b"") -> None:
+        self.id: StreamId = new_stream_id()
+        self.log = EventLog(self.id, max_bytes=max_bytes, with_ids=True, budget=LogBudget(0))
+        self.sent: list[bytes] = []
+        self.status = Status.ACTIVE
+        self.fingerprint = fingerprint
+
+    def say(self, block: bytes = b"data: x\n\n") -> None:
+        self.log.append(block)
+        self.sent.append(self.log.events()[-1])
+
+    def end(self) -> None:
+        self.status = Status.COMPLETED
+        self.log.close()
+
+    def record(self) -> StreamRecord:
+        has_ended = self.status is not Status.ACTIVE
+        return StreamRecord(
+            id=self.id,
+            owner="ada",
+            trace_id="t",
+            route="chat",
+            created_at_ms=1,
+            fingerprint=self.fingerprint,
+            status=self.status,
+            reason="completed" if has_ended else None,
+            ended_at_ms=2 if has_ended else None,
+            expires_at_ms=3 if has_ended else None,
+            last_seq=self.log.last,
+        )
+
+    def pending(self, after_seq: int) -> tuple[list[bytes], int, int]:
+        first = max(after_seq + 1, self.log.first)
+        return self.log.events()[first - self.log.first :], first, self.log.last
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
+    store = make_store(None, tmp_path, Cipher())
+    assert isinstance(store, SqlStore)
+    await store.open()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def committed(store: SqlStore) -> list[float]:
+    """When each transaction that wrote was committed."""
+    times: list[float] = []
+
+    def note(connection: sa.Connection) -> None:
+        if connection.get_execution_options().get("sluice_begin") == "BEGIN IMMEDIATE":
+            times.append(time.monotonic())
+
+    sa.event.listen(store._database.engine.sync_engine, "commit", note)
+    return times
+
+
+@asynccontextmanager
+async def keeping(store: SessionStore, **options: object) -> AsyncIterator[Keeper]:
+    keeper = Keeper(store, **{"flush_ms": 20, "backoff": FAST, **options})  # type: ignore[arg-type]
+    keeper.start()
+    try:
+        yield keeper
+    finally:
+        await keeper.close()
+
+
+@asynccontextmanager
+async def locked(store: SqlStore, tmp_path: Path) -> AsyncIterator[None]:
+    """Nobody can write meanwhile."""
+    sa.event.listen(
+        store._database.engine.sync_engine.pool,
+        "checkout",
+        lambda connection, *_: connection.cursor().execute("PRAGMA busy_timeout=5"),
+    )
+    with closing(sqlite3.connect(tmp_path / "streams.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+
+
+class Postgres:
+    """A server of the test's own, which can be stopped and started on the same data and port."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        programs = os.environ.get("TEST_POSTGRES_BIN") or shutil.which("initdb")
+        assert programs is not None
+        path = Path(programs)
+        self._programs = path.resolve().parent if path.name == "initdb" else path
+        self._user = _postgres_user()
+        self._folder = tempfile.mkdtemp(prefix="postgres-")
+        if self._user is not None:
+            shutil.chown(self._folder, self._user)
+        options = f"-p {port} -k {self._folder} -h 127.0.0.1 -F"
+        self._options = ["-o", options, "-l", f"{self._folder}/output"]
+
+    def __enter__(self) -> Self:
+        self._ctl("initdb", "-o", "--username=postgres --auth=trust --no-sync")
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        shutil.rmtree(self._folder)
+
+    def start(self) -> None:
+        self._ctl("start", *self._options)
+
+    def stop(self) -> None:
+        self._ctl("stop", "-m", "immediate")
+
+    def _ctl(self, action: str, *arguments: str) -> None:
+        subprocess.run(
+            [
+                str(self._programs / "pg_ctl"),
+                action,
+                "-w",
+                "-D",
+                f"{self._folder}/data",
+                *arguments,
+            ],
+            user=self._user,
+            cwd=self._folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+
+async def until(condition: object) -> None:
+    assert callable(condition)
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def frames_of(store: SessionStore, stream: Stream) -> list[bytes]:
+    return [frame for s in await store.segments(stream.id, 0) for frame in s.after(0)]
+
+
+async def test_whole_stream_is_kept(store: SqlStore) -> None:
+    stream = Stream()
+    async with keeping(store) as keeper:
+        assert await keeper.created(stream, 5)
+        for _ in range(30):
+            stream.say()
+            keeper.touch(stream)
+            await asyncio.sleep(0.002)
+        stream.end()
+        keeper.ended(stream)
+        assert await keeper.flush(5)
+        assert keeper.queued == 0
+        assert not keeper.is_degraded
+    assert await store.load(stream.id) == stream.record()
+    assert await frames_of(store, stream) == stream.sent
+
+
+async def test_streams_share_transactions_and_events_share_segments(
+    store: SqlStore, committed: list[float]
+) -> None:
+    streams = [Stream() for _ in range(50)]
+    async with keeping(store, flush_ms=100) as keeper:
+        await asyncio.gather(*(keeper.created(stream, 5) for stream in streams))
+        assert len(committed) <= 3
+        committed.clear()
+        began = time.monotonic()
+        for _ in range(20):
+            for stream in streams:
+                stream.say()
+                keeper.touch(stream)
+            await asyncio.sleep(0.01)
+        assert await keeper.flush(5)
+        allowed = (time.monotonic() - began) / 0.1 + 2
+        assert 1 <= len(committed) <= allowed
+    for stream in streams:
+        assert await frames_of(store, stream) == stream.sent
+        assert len(await store.segments(stream.id, 0)) <= allowed
+
+
+async def test_creation_and_end_wait_for_no_interval(store: SqlStore) -> None:
+    stream = Stream()
+    async with keeping(store, flush_ms=60_000) as keeper:
+        assert await keeper.created(Stream(), 5)
+        assert await keeper.created(stream, 5)
+        stream.say()
+        stream.end()
+        keeper.ended(stream)
+        await until(lambda: keeper.queued == 0)
+        assert await keeper.flush(5)
+    record = await store.load(stream.id)
+    assert record is not None
+    assert record.status is Status.COMPLETED
+
+
+async def test_store_away_and_back_loses_nothing(store: SqlStore, tmp_path: Path) -> None:
+    before, during = Stream(), Stream()
+    async with keeping(store) as keeper:
+        assert await keeper.created(before, 5)
+        async with locked(store, tmp_path):
+            before.say()
+            keeper.touch(before)
+            assert not await keeper.created(during, 5)  # known to be away: long before 5 s
+            for stream in (before, during):
+                stream.say()
+                stream.end()
+                keeper.ended(stream)
+            await until(lambda: len(keeper.faults) >= 6)
+            assert keeper.is_degraded
+            assert keeper.queued == 2
+            assert keeper.last_error is not None
+            assert "SQLITE_BUSY" in keeper.last_error.message
+            assert not await keeper.flush(0.02)
+        assert await keeper.flush(5)
+        assert not keeper.is_degraded
+        assert keeper.queued == 0
+    for stream in (before, during):
+        assert await store.load(stream.id) == stream.record()
+        assert await frames_of(store, stream) == stream.sent
+
+
+async def test_creation_waits_no_longer_than_it_is_told(store: SqlStore, tmp_path: Path) -> None:
+    stream = Stream()
+    with closing(sqlite3.connect(tmp_path / "streams.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # the store waits for it for seconds
+        async with keeping(store) as keeper:
+            began = time.monotonic()
+            assert not await keeper.created(stream, 0.03)
+            assert time.monotonic() - began < 1
+            other.execute("ROLLBACK")
+            assert await keeper.flush(10)
+    assert await store.load(stream.id) is not None
+
+
+async def test_events_that_the_log_dropped_meanwhile_are_a_visible_gap(
+    store: SqlStore, tmp_path: Path
+) -> None:
+    stream = Stream(max_bytes=1000)
+    async with keeping(store) as keeper:
+        assert await keeper.created(stream, 5)
+        stream.say()
+        keeper.touch(stream)
+        assert await keeper.flush(5)
+        async with locked(store, tmp_path):
+            for _ in range(50):
+                stream.say()
+                stream.log.trim(stream.log.last)
+                keeper.touch(stream)
+            await until(lambda: keeper.is_degraded)
+        assert await keeper.flush(5)
+    (one, rest) = await store.segments(stream.id, 0)
+    assert (one.first, one.last) == (1, 1)
+    assert rest.first == stream.log.first > 2
+    assert rest.last == 51
+
+
+async def test_released_log_still_leaves_an_honest_record(store: SqlStore, tmp_path: Path) -> None:
+    stream = Stream()
+    async with keeping(store) as keeper:
+        async with locked(store, tmp_path):
+            await keeper.created(stream, 5)
+            stream.say()
+            stream.end()
+            stream.log.release()
+            keeper.ended(stream)
+        assert await keeper.flush(5)
+    assert await store.load(stream.id) == stream.record()
+    assert await frames_of(store, stream) == []
+
+
+async def test_more_streams_than_the_bound_live_in_memory_only(store: SqlStore) -> None:
+    streams = [Stream() for _ in range(3)]
+    async with keeping(store, max_sources=2) as keeper:
+        assert [await keeper.created(stream, 5) for stream in streams] == [True, True, False]
+        streams[2].say()
+        keeper.touch(streams[2])
+        keeper.ended(streams[2])
+        assert keeper.queued == 0
+        assert keeper.unkept == 1
+        streams[0].end()
+        keeper.ended(streams[0])
+        assert await keeper.flush(5)
+        assert await keeper.created(Stream(), 5)
+    assert await store.load(streams[2].id) is None
+
+
+async def test_stream_that_the_store_refuses_does_not_hold_up_the_others(store: SqlStore) -> None:
+    good = [Stream() for _ in range(5)]
+    bad = Stream(fingerprint=object())  # type: ignore[arg-type] - no database takes that
+    async with keeping(store) as keeper:
+        results = await asyncio.gather(*(keeper.created(s, 5) for s in (*good, bad)))
+        assert results[-1] is False
+        for stream in good:
+            stream.say()
+            stream.end()
+            keeper.ended(stream)
+        assert not await keeper.flush(5)
+        assert keeper.is_degraded
+        assert keeper.queued == 1
+        for stream in good:
+            assert await store.load(stream.id) == stream.record()
+        bad.fingerprint = b"ok"
+        await until(lambda: not keeper.is_degraded)
+        assert await store.load(bad.id) == bad.record()
+
+
+async def test_end_that_came_second_is_reported(store: SqlStore, tmp_path: Path) -> None:
+    stream, lost = Stream(), list[StreamId]()
+    elsewhere = make_store(None, tmp_path, Cipher())
+    async with keeping(store, on_lost=lost.append) as keeper:
+        assert await keeper.created(stream, 5)
+        stream.end()
+        await elsewhere.write([Ended(stream.record())])
+        keeper.ended(stream)
+        assert await keeper.flush(5)
+    await elsewhere.close()
+    assert lost == [stream.id]
+
+
+async def test_errors_are_remembered_up_to_a_bound_and_without_content(
+    store: SqlStore, tmp_path: Path
+) -> None:
+    stream = Stream()
+    async with keeping(store, faults=3) as keeper, locked(store, tmp_path):
+        await keeper.created(stream, 5)
+        stream.say(b"data: canary\n\n")
+        keeper.touch(stream)
+        seen = keeper.last_error
+        await until(lambda: len(keeper.faults) == 3 and keeper.faults[0] is not seen)
+        await until(lambda: seen not in keeper.faults)
+        assert len(keeper.faults) == 3
+        assert "canary" not in repr(keeper.faults)
+
+
+async def test_transactions_are_bounded(store: SqlStore, committed: list[float]) -> None:
+    streams = [Stream(max_bytes=1 << 30) for _ in range(6)]
+    async with keeping(store) as keeper:
+        await asyncio.gather(*(keeper.created(stream, 5) for stream in streams))
+        committed.clear()
+        for stream in streams:
+            stream.say(b"x" * 2_000_000)
+            keeper.touch(stream)
+        assert await keeper.flush(10)
+        assert len(committed) == 2
+    for stream in streams:
+        assert await frames_of(store, stream) == stream.sent
+
+
+async def test_real_postgres_that_is_stopped_and_comes_back(tmp_path: Path) -> None:
+    with Postgres(free_port()) as server:
+        store = make_store(server.url, tmp_path, Cipher())
+        await store.open()
+        streams = [Stream() for _ in range(3)]
+        async with keeping(store) as keeper:
+            await asyncio.gather(*(keeper.created(stream, 5) for stream in streams))
+            server.stop()
+            for _ in range(10):
+                for stream in streams:
+                    stream.say()
+                    keeper.touch(stream)
+                await asyncio.sleep(0.01)
+            await until(lambda: keeper.is_degraded)
+            late = Stream()
+            assert not await keeper.created(late, 5)
+            for stream in (*streams, late):
+                stream.end()
+                keeper.ended(stream)
+            server.start()
+            await until(lambda: keeper.queued == 0 and not keeper.is_degraded)
+            assert await keeper.flush(5)
+        for stream in (*streams, late):
+            assert await store.load(stream.id) == stream.record()
+            assert await frames_of(store, stream) == stream.sent
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    ("failures", "bounds_s"),
+    [(1, (0.5, 1)), (2, (1, 2)), (3, (2, 4)), (4, (5, 10)), (500, (5, 10))],
+)
+def test_delay_grows_and_stays_at_its_maximum(failures: int, bounds_s: tuple[float, float]) -> None:
+    delays = [Backoff().delay_s(failures) for _ in range(200)]
+    assert bounds_s[0] <= min(delays) < max(delays) <= bounds_s[1]
+    assert len(set(delays)) > 100
