@@ -142,7 +142,8 @@ def server(module: Module) -> Iterator[str]:
 
 def sql(module: Module) -> Iterator[str]:
     """SQL, its drivers and its text, stands in two places."""
-    if module.is_in("sql.py", "*/sql.py", "audit/store.py", "audit/migrations/*"):
+    homes = ("sql.py", "*/sql.py", "*/database.py", "audit/store.py", "*/migrations/*")
+    if module.is_in(*homes):
         return
     for name in module.imported():
         if name.split(".")[0] in SQL_PACKAGES:
