@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiohttp
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from gateway.errors import SettingsError, UpstreamError
 from gateway.flags import Flags
@@ -32,7 +33,7 @@ from gateway.web.middleware.access import access
 from gateway.web.middleware.auth import authentication
 from gateway.web.middleware.cors import cors, put_cors_headers
 from gateway.web.middleware.errors import errors
-from gateway.web.middleware.framing import framing
+from gateway.web.middleware.framing import expect, framing
 from gateway.web.middleware.limits import put_rate_headers, rate_limit
 from gateway.web.middleware.trace import put_trace_headers, trace
 from gateway.web.outlet import StallWatch
@@ -178,13 +179,16 @@ def _fetcher(url: str) -> Callable[[], Awaitable[bytes]]:
 
 
 def _add_routes(app: web.Application, settings: Settings) -> None:
+    def add(method: str, path: str, handler: Handler, name: str) -> None:
+        app.router.add_route(method, path, handler, name=name, expect_handler=expect)
+
     for path, handler in _PROBES.items():
-        app.router.add_get(path, handler, name=f"public.{_as_name(path)}")
+        app.router.add_get(path, handler, name=f"public.{_as_name(path)}", expect_handler=expect)
     for path in (CHAT_PATH, *settings.chat_stream_aliases):
-        app.router.add_route("*", path, chat_stream, name=f"chat.{_as_name(path)}")
-    app.router.add_route("*", "/v1/{path:.*}", provider, name="provider")
+        add("*", path, chat_stream, f"chat.{_as_name(path)}")
+    add("*", "/v1/{path:.*}", provider, "provider")
     if settings.proxy_passthrough:
-        app.router.add_route("*", "/{path:.*}", relay_request, name="backend")
+        add("*", "/{path:.*}", relay_request, "backend")
 
 
 def _as_name(path: str) -> str:

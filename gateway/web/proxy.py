@@ -20,21 +20,19 @@ async def relay_request(request: web.Request) -> web.StreamResponse:
 
     Raises:
         UpstreamError: the backend can't be reached.
-        BadRequest: `upgrade_not_supported`.
+        BadRequest: `body_incomplete`, the client's own body broke off.
     """
-    if hdrs.UPGRADE in request.headers and "upgrade" in _connection_words(request):
-        raise BadRequest(
-            "The gateway doesn't pass protocol upgrades such as WebSocket.",
-            code="upgrade_not_supported",
-            status=501,
-        )
     body = _body(request) if request.can_read_body else None
     headers = proxied_headers(request)
     if body is not None and request.content_length is not None:
         headers[hdrs.CONTENT_LENGTH] = str(request.content_length)
-    return await send_to_backend(
-        request, UpstreamRequest(request.method, request.raw_path, headers, body)
-    )
+    upstream_request = UpstreamRequest(request.method, request.raw_path, headers, body)
+    try:
+        return await send_to_backend(request, upstream_request)
+    except UpstreamError as error:
+        if request.content.exception() is None:
+            raise
+        raise BadRequest("The body broke off.", code="body_incomplete") from error
 
 
 async def send_to_backend(
@@ -106,8 +104,3 @@ def _returned_headers(answer: Answer) -> Headers:
 def _content_length(headers: Mapping[str, str]) -> int | None:
     value = headers.get(hdrs.CONTENT_LENGTH, "")
     return int(value) if value.isascii() and value.isdigit() else None
-
-
-def _connection_words(request: web.Request) -> list[str]:
-    lines = request.headers.getall(hdrs.CONNECTION, ())
-    return [word.strip().lower() for line in lines for word in line.split(",")]
