@@ -5,6 +5,7 @@ and the same stream, to the byte on the provider routes and to the event on the 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -127,4 +128,4 @@ def _answer(recording: Recording, stream: bytes, framing: Framing, cuts: list[in
 
 def _cut(data: bytes, cuts: list[int]) -> list[bytes]:
     marks = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    return [data[start:end] for start, end in zip(marks, marks[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(marks)]
