@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 
 from aiohttp import hdrs, web
 
@@ -10,6 +10,7 @@ from gateway.errors import BadRequest, UpstreamError
 from gateway.stream.live import Answer
 from gateway.upstream.client import UpstreamRequest
 from gateway.upstream.headers import Headers, forwarded, returned
+from gateway.web.body import body_chunks
 from gateway.web.forward import credentialed, traced
 from gateway.web.outlet import Outlet
 from gateway.web.services import SERVICES, TRACE
@@ -22,7 +23,7 @@ async def relay_request(request: web.Request) -> web.StreamResponse:
         UpstreamError: the backend can't be reached.
         BadRequest: `body_incomplete`, the client's own body broke off.
     """
-    body = _body(request) if request.can_read_body else None
+    body = body_chunks(request) if request.can_read_body else None
     headers = proxied_headers(request)
     if body is not None and request.content_length is not None:
         headers[hdrs.CONTENT_LENGTH] = str(request.content_length)
@@ -86,11 +87,6 @@ def proxied_headers(request: web.Request) -> Headers:
     headers = traced(forwarded(request.headers), request[TRACE])
     is_anthropic = request.rel_url.raw_path.startswith("/v1/messages")
     return credentialed(headers, request.app[SERVICES], is_anthropic=is_anthropic)
-
-
-async def _body(request: web.Request) -> AsyncIterator[bytes]:
-    async for chunk in request.content.iter_any():
-        yield chunk
 
 
 def _returned_headers(answer: Answer) -> Headers:
