@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -91,7 +93,7 @@ class Outlet:
         if self._request.version >= HttpVersion11:
             transport.close()
         else:
-            transport.abort()
+            _reset(transport)
 
     def close(self) -> None:
         """The response is over: the watch forgets it."""
@@ -130,3 +132,11 @@ class StallWatch:
             outlet.stalled_since = now
         elif now - outlet.stalled_since >= self._stall_s:
             transport.abort()
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Closes with an RST; `abort` alone sends a FIN if all is written (asyncio, `_force_close`)."""
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if sock is not None and sock.fileno() >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
