@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import aiohttp
 import pytest
 
 from tests.backend import Exchange, ScriptedBackend, json_response
@@ -210,3 +212,74 @@ async def test_proxied_body_in_which_the_chunks_go_wrong_is_broken_off_at_the_ba
         assert answer.error["code"] == "body_incomplete"
         await here.backend.wait_until_idle()
         await here.assert_untouched()
+
+
+REUSE = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\nfrom-attacker"
+JSON = b"Content-Type: application/json\r\n"
+
+
+async def test_interim_answers_are_swallowed_and_the_real_one_passes() -> None:
+    async def flood(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 102 Processing\r\n\r\n" * 1000 + json_response(ANSWER))
+
+    async with ScriptedBackend(flood) as backend, running_gateway(backend.url) as gateway:
+        answer = await ask_raw(gateway.port, whole(GOOD))
+    assert (answer.status, answer.body, answer.count) == (200, ANSWER, 1)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n" + JSON
+ATTACKS = {
+    "cl and te": HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + REUSE,
+    "two lengths": HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}" + REUSE,
+    "list of lengths": HEAD + b"Content-Length: 2, 3\r\n\r\n{}" + REUSE,
+    "negative length": HEAD + b"Content-Length: -1\r\n\r\n" + REUSE,
+    "204 with a body": b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n{}" + REUSE,
+    "304 with a body": b"HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n{}" + REUSE,
+    "two answers": json_response(b"{}") + REUSE,
+    "chunk size not hexadecimal": HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}" + REUSE,
+    "chunk longer than its size": HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{}0\r\n" + REUSE,
+    "nul in a header": HEAD + b"X: a\0b\r\nContent-Length: 2\r\n\r\n{}" + REUSE,
+    "cr in a header": HEAD + b"X: a\rSet-Cookie: b\r\nContent-Length: 2\r\n\r\n{}" + REUSE,
+    "bad status": b"HTTP/1.1 2x0 OK\r\n\r\n" + REUSE,
+    "status of four digits": b"HTTP/1.1 2000 OK\r\n\r\n" + REUSE,
+    "preface of HTTP/2": b"\0\0\x12\x04\0\0\0\0\0" + REUSE,
+    "unasked switch of protocols": b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n" + REUSE,
+    "trailing length": HEAD
+    + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nContent-Length: 9\r\n\r\n",
+    "huge head": HEAD + b"".join(b"X-%d: y\r\n" % n for n in range(40_000)) + b"\r\n" + REUSE,
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+async def test_hostile_answer_is_refused_or_cut_and_never_mixed_into_the_next(
+    attack: bytes,
+) -> None:
+    async def script(exchange: Exchange) -> None:
+        is_attack = exchange.target == "/attack"
+        await exchange.send(attack if is_attack else json_response(ANSWER))
+
+    attacked = b"GET /attack HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
+    async with ScriptedBackend(script) as backend, running_gateway(backend.url) as gateway:
+        for _ in range(3):
+            answer = await ask_raw(gateway.port, whole(attacked))
+            assert b"from-attacker" not in answer.data
+            assert answer.data.count(b"HTTP/1.1 ") == 1
+            assert answer.status == 502 or answer.body == b"{}"
+            assert (await ask_raw(gateway.port, whole(GOOD))).body == ANSWER
+
+
+async def test_answer_whose_chunks_go_wrong_later_is_broken_off_and_its_connection_closed() -> None:
+    gate = asyncio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNK)
+        await gate.wait()
+        await exchange.send(b"zz\r\n" + REUSE)
+
+    async with ScriptedBackend(script) as backend, running_gateway(backend.url) as gateway:
+        async with aiohttp.ClientSession() as session, session.get(f"{gateway.url}/x") as response:
+            assert await response.content.readany() == BODY
+            gate.set()
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await response.read()
+        await backend.wait_until_idle()
