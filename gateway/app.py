@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiohttp
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from gateway.errors import SettingsError, UpstreamError
 from gateway.flags import Flags
@@ -39,7 +40,7 @@ from gateway.web.middleware.access import access
 from gateway.web.middleware.auth import authentication
 from gateway.web.middleware.cors import cors, put_cors_headers
 from gateway.web.middleware.errors import errors
-from gateway.web.middleware.framing import framing
+from gateway.web.middleware.framing import expect, framing
 from gateway.web.middleware.limits import put_rate_headers, rate_limit
 from gateway.web.middleware.trace import put_trace_headers, trace
 from gateway.web.outlet import StallWatch
@@ -63,6 +64,14 @@ _PROBES = {
     "/metrics": health.metrics,
     "/playground": pages.playground,
     "/static/{name}": pages.static,
+}
+
+_STREAM_ROUTES = {
+    STREAMS_PATH: streams.list_streams,
+    STREAMS_PATH + "/{stream_id}": streams.stream,
+    streams.CONVERSATION_PATH: streams.conversation_stream,
+    streams.TERMINATE_PATH: streams.terminate,
+    conversations.PATH: conversations.conversation,
 }
 
 
@@ -224,27 +233,19 @@ def _fetcher(url: str) -> Callable[[], Awaitable[bytes]]:
 
 
 def _add_routes(app: web.Application, settings: Settings) -> None:
+    def add(method: str, path: str, handler: Handler, name: str) -> None:
+        app.router.add_route(method, path, handler, name=name, expect_handler=expect)
+
     for path, handler in _PROBES.items():
-        app.router.add_get(path, handler, name=f"public.{_as_name(path)}")
-    _add_stream_routes(app)
+        app.router.add_get(path, handler, name=f"public.{_as_name(path)}", expect_handler=expect)
+    for path, handler in _STREAM_ROUTES.items():
+        add("*", path, handler, f"streams.{_as_name(path)}")
+    add("*", graphql.PATH, graphql.GraphQL().handle, "streams.graphql")
     for path in (CHAT_PATH, *settings.chat_stream_aliases):
-        app.router.add_route("*", path, chat_stream, name=f"chat.{_as_name(path)}")
-    app.router.add_route("*", "/v1/{path:.*}", provider, name="provider")
+        add("*", path, chat_stream, f"chat.{_as_name(path)}")
+    add("*", "/v1/{path:.*}", provider, "provider")
     if settings.proxy_passthrough:
-        app.router.add_route("*", "/{path:.*}", relay_request, name="backend")
-
-
-def _add_stream_routes(app: web.Application) -> None:
-    app.router.add_route("*", STREAMS_PATH, streams.list_streams, name="streams.list")
-    app.router.add_route("*", STREAMS_PATH + "/{stream_id}", streams.stream, name="streams.one")
-    app.router.add_route(
-        "*", streams.CONVERSATION_PATH, streams.conversation_stream, name="streams.conversation"
-    )
-    app.router.add_route(
-        "*", conversations.PATH, conversations.conversation, name="streams.conversation_info"
-    )
-    app.router.add_route("*", graphql.PATH, graphql.GraphQL().handle, name="streams.graphql")
-    app.router.add_route("*", streams.TERMINATE_PATH, streams.terminate, name="streams.stop")
+        add("*", "/{path:.*}", relay_request, "backend")
 
 
 def _as_name(path: str) -> str:

@@ -2,6 +2,7 @@
 
     GatewayError
     ├─ BadRequest              400 and its relatives: the caller can mend it
+    │   └─ BadFraming          the HTTP itself is at fault: the connection is closed too
     ├─ Unauthorized            401
     ├─ Forbidden               403
     ├─ NotFound                404
@@ -49,6 +50,12 @@ class BadRequest(GatewayError):
     status = 400
     code = "bad_request"
     type = "invalid_request_error"
+
+
+class BadFraming(BadRequest):
+    """Not trusted to say where the next request begins, so there is none on this connection."""
+
+    code = "bad_http"
 
 
 class Unauthorized(GatewayError):

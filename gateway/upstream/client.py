@@ -25,6 +25,7 @@ _POOL_KEEPALIVE_S = 4
 _READ_BUFFER_BYTES = 32 * 1024
 #: How long the end of a body is waited for whose content is complete, to reuse the connection.
 _LINGER_S = 0.25
+_SWITCHING_PROTOCOLS = 101
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,9 @@ class UpstreamClient:
             if context.is_reused and _can_repeat(request, error):
                 raise _StaleConnectionError from error
             raise _translated(error) from error
+        if response.status == _SWITCHING_PROTOCOLS:  # never asked for: upgrades aren't passed on
+            response.close()
+            raise UpstreamError("The backend's answer isn't valid HTTP.", code="upstream_error")
         return UpstreamAnswer(response)
 
 
@@ -163,8 +167,11 @@ class _StaleConnectionError(Exception):
 
 
 def _can_repeat(request: UpstreamRequest, error: Exception) -> bool:
-    is_disconnect = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
-    return is_disconnect and isinstance(request.body, bytes | None)
+    if not isinstance(request.body, bytes | None):
+        return False
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return isinstance(error.message, str)  # else it is the part of a head that had come
+    return isinstance(error, aiohttp.ClientOSError)
 
 
 def _translated(error: Exception) -> UpstreamError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import orjson
 from aiohttp import hdrs, web
@@ -29,7 +30,7 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
     size = 0
     try:
         async with asyncio.timeout(request.app[SERVICES].settings.request_body_seconds or None):
-            async for chunk in request.content.iter_any():
+            async for chunk in body_chunks(request):
                 size += len(chunk)
                 if size > max_bytes:
                     raise _too_large(max_bytes)
@@ -39,6 +40,19 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
     except web.RequestPayloadError as error:
         raise BadRequest("The body broke off.", code="body_incomplete") from error
     return b"".join(chunks)
+
+
+async def body_chunks(request: web.Request) -> AsyncIterator[bytes]:
+    """The body, piece by piece as it comes.
+
+    Raises:
+        web.RequestPayloadError: it broke off, or its HTTP went wrong. A reader of aiohttp's that
+            another piece has just woken doesn't see that, and would call it the end.
+    """
+    async for chunk in request.content.iter_any():
+        yield chunk
+    if (error := request.content.exception()) is not None:
+        raise error
 
 
 def is_json(request: web.Request) -> bool:

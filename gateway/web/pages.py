@@ -10,10 +10,10 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_TYPES = {"css": "text/css", "html": "text/html", "js": "text/javascript"}
+_TYPES = {"css": "text/css", "html": "text/html", "js": "text/javascript", "svg": "image/svg+xml"}
 _FILES = {
     name: resources.files("gateway").joinpath("static", name).read_bytes()
-    for name in ("playground.html", "playground.css", "playground.js")
+    for name in ("playground.html", "playground.css", "playground.js", "playground.svg")
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 
 from aiohttp import hdrs, web
 
@@ -10,6 +10,7 @@ from gateway.errors import BadRequest, UpstreamError
 from gateway.stream.live import Answer
 from gateway.upstream.client import UpstreamRequest
 from gateway.upstream.headers import Headers, forwarded, returned
+from gateway.web.body import body_chunks
 from gateway.web.forward import credentialed, traced
 from gateway.web.outlet import Outlet
 from gateway.web.services import SERVICES, TRACE
@@ -20,21 +21,19 @@ async def relay_request(request: web.Request) -> web.StreamResponse:
 
     Raises:
         UpstreamError: the backend can't be reached.
-        BadRequest: `upgrade_not_supported`.
+        BadRequest: `body_incomplete`, the client's own body broke off.
     """
-    if hdrs.UPGRADE in request.headers and "upgrade" in _connection_words(request):
-        raise BadRequest(
-            "The gateway doesn't pass protocol upgrades such as WebSocket.",
-            code="upgrade_not_supported",
-            status=501,
-        )
-    body = _body(request) if request.can_read_body else None
+    body = body_chunks(request) if request.can_read_body else None
     headers = proxied_headers(request)
     if body is not None and request.content_length is not None:
         headers[hdrs.CONTENT_LENGTH] = str(request.content_length)
-    return await send_to_backend(
-        request, UpstreamRequest(request.method, request.raw_path, headers, body)
-    )
+    upstream_request = UpstreamRequest(request.method, request.raw_path, headers, body)
+    try:
+        return await send_to_backend(request, upstream_request)
+    except UpstreamError as error:
+        if request.content.exception() is None:
+            raise
+        raise BadRequest("The body broke off.", code="body_incomplete") from error
 
 
 async def send_to_backend(
@@ -90,11 +89,6 @@ def proxied_headers(request: web.Request) -> Headers:
     return credentialed(headers, request.app[SERVICES], is_anthropic=is_anthropic)
 
 
-async def _body(request: web.Request) -> AsyncIterator[bytes]:
-    async for chunk in request.content.iter_any():
-        yield chunk
-
-
 def _returned_headers(answer: Answer) -> Headers:
     headers = returned(answer.headers)
     headers.popall(hdrs.CONTENT_LENGTH, None)
@@ -106,8 +100,3 @@ def _returned_headers(answer: Answer) -> Headers:
 def _content_length(headers: Mapping[str, str]) -> int | None:
     value = headers.get(hdrs.CONTENT_LENGTH, "")
     return int(value) if value.isascii() and value.isdigit() else None
-
-
-def _connection_words(request: web.Request) -> list[str]:
-    lines = request.headers.getall(hdrs.CONNECTION, ())
-    return [word.strip().lower() for line in lines for word in line.split(",")]

@@ -9,6 +9,7 @@ from http import HTTPStatus
 
 import aiohttp.http_parser
 from aiohttp import web
+from aiohttp.web_protocol import _ErrInfo
 
 from gateway.errors import BadRequest, GatewayError, SettingsError
 from gateway.settings import Settings
@@ -42,6 +43,28 @@ class _RequestHandler(web.RequestHandler):
     """One connection."""
 
     __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        """Fails the body in which the HTTP goes wrong.
+
+        aiohttp 3.14.5 only queues an answer for after it, and whoever reads the body waits for
+        ever. The connection is closed after the reader's own answer.
+        """
+        super().data_received(data)
+        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            self._fail_open_body()
+
+    def _fail_open_body(self) -> None:
+        bodies = [body for message, body in self._messages if not isinstance(message, _ErrInfo)]
+        if self._current_request is not None:
+            bodies.append(self._current_request.content)
+        for body in bodies:
+            if not body.is_eof():
+                body.set_exception(web.RequestPayloadError("malformed"))
+                body.feed_eof()
+                self._messages.pop()
+                self.close()
+                return
 
     def handle_error(
         self,

@@ -7,7 +7,7 @@ import logging
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from gateway.errors import BadRequest, GatewayError, NotFound, Unauthorized
+from gateway.errors import BadFraming, GatewayError, NotFound, Unauthorized
 from gateway.web.response import error_response
 from gateway.web.services import TRACE
 
@@ -23,7 +23,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPMethodNotAllowed as error:
         response = _answer(
             request,
-            BadRequest(
+            # CONNECT changes what the rest of the connection means.
+            BadFraming(
                 "This path doesn't take that method.", code="method_not_allowed", status=405
             ),
         )
@@ -46,6 +47,7 @@ def _answer(request: web.Request, error: GatewayError) -> web.Response:
     response = error_response(error, path=request.path, trace_id=trace_id)
     if isinstance(error, Unauthorized):
         response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
-    if not request.content.at_eof() and request.can_read_body:
+    has_unread_body = request.can_read_body and not request.content.at_eof()
+    if has_unread_body or isinstance(error, BadFraming):
         response.force_close()  # rather than to read a body that nobody wants
     return response

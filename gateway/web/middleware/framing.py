@@ -12,26 +12,43 @@ from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.typedefs import Handler
 
-from gateway.errors import BadRequest
+from gateway.errors import BadFraming
 from gateway.web.services import SERVICES
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 _REFUSED_METHODS = ("TRACE", "CONNECT")
+_SERVED_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+#: aiohttp bounds a single line and their number, which together is two megabytes.
+_MAX_HEADERS_BYTES = 16 * 1024
+_CONTINUE = "100-continue"
 
 
 @web.middleware
 async def framing(request: web.Request, handler: Handler) -> web.StreamResponse:
     _check_version(request)
     _check_host(request, request.app[SERVICES].settings.allowed_hosts)
+    _check_method(request)
     _check_target(request)
-    _check_method_and_body(request)
+    _check_body(request)
     _check_header_bytes(request)
+    _check_wishes(request)
     return await handler(request)
+
+
+async def expect(request: web.Request) -> web.StreamResponse | None:
+    """Lets a body come that waits to be asked for; `framing` refuses every other expectation.
+
+    Routes need it, since aiohttp's own refuses before any middleware, quoting what it refuses.
+    """
+    if request.headers.get(hdrs.EXPECT, "").strip().lower() == _CONTINUE:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # it is no part of the answer
+    return None
 
 
 def _check_version(request: web.Request) -> None:
     if request.version not in (HttpVersion10, HttpVersion11):
-        raise BadRequest("Only HTTP/1.0 and HTTP/1.1 are spoken here.", code="bad_version")
+        raise BadFraming("Only HTTP/1.0 and HTTP/1.1 are spoken here.", code="bad_version")
 
 
 def _check_host(request: web.Request, allowed: tuple[str, ...]) -> None:
@@ -39,36 +56,60 @@ def _check_host(request: web.Request, allowed: tuple[str, ...]) -> None:
     if not host and request.version == HttpVersion10:
         return
     if not _HOST.fullmatch(host):
-        raise BadRequest("The Host header isn't a host.", code="bad_host")
+        raise BadFraming("The Host header isn't a host.", code="bad_host")
     if allowed and re.sub(r":\d+$", "", host).lower() not in allowed:
-        raise BadRequest("This host isn't served here.", code="misdirected_request", status=421)
+        raise BadFraming("This host isn't served here.", code="misdirected_request", status=421)
 
 
 def _check_target(request: web.Request) -> None:
     target = request.raw_path
     if not target.startswith("/") and not (request.method == "OPTIONS" and target == "*"):
-        raise BadRequest("The request target must be a path.", code="bad_target")
+        raise BadFraming("The request target must be a path.", code="bad_target")
     if "#" in target or not target.isascii() or any(c <= " " or c == "\x7f" for c in target):
-        raise BadRequest("The request target has forbidden characters.", code="bad_target")
+        raise BadFraming("The request target has forbidden characters.", code="bad_target")
 
 
-def _check_method_and_body(request: web.Request) -> None:
+def _check_method(request: web.Request) -> None:
     if request.method in _REFUSED_METHODS:
-        raise BadRequest("This method isn't served.", code="method_not_allowed", status=405)
+        raise web.HTTPMethodNotAllowed(request.method, _SERVED_METHODS)
+
+
+def _check_body(request: web.Request) -> None:
     encodings = [v.strip().lower() for v in request.headers.getall(hdrs.TRANSFER_ENCODING, ())]
     if encodings and (encodings != ["chunked"] or request.version == HttpVersion10):
-        raise BadRequest("Transfer-Encoding must be chunked.", code="bad_transfer_encoding")
+        raise BadFraming("Transfer-Encoding must be chunked.", code="bad_transfer_encoding")
     has_body = bool(encodings) or request.headers.get(hdrs.CONTENT_LENGTH, "0").strip("0") != ""
     if has_body and request.method in ("GET", "HEAD"):
-        raise BadRequest("This method takes no body.", code="unexpected_body")
+        raise BadFraming("This method takes no body.", code="unexpected_body")
 
 
 def _check_header_bytes(request: web.Request) -> None:
+    if sum(len(name) + len(value) + 4 for name, value in request.raw_headers) > _MAX_HEADERS_BYTES:
+        raise BadFraming("The headers are too large.", code="headers_too_large", status=431)
     for name, value in request.raw_headers:
         if not name.isascii() or (b"_" in name and _is_ours(name)):
-            raise BadRequest("A header's name is malformed.", code="bad_header")
+            raise BadFraming("A header's name is malformed.", code="bad_header")
         if not value.isascii() and _is_ours(name):
-            raise BadRequest("A header has bytes that aren't ASCII.", code="bad_header")
+            raise BadFraming("A header has bytes that aren't ASCII.", code="bad_header")
+
+
+def _check_wishes(request: web.Request) -> None:
+    """`Upgrade: h2c` is ignored, as RFC 9110 §7.8 allows: Java's client always offers it."""
+    if request.headers.get(hdrs.EXPECT, _CONTINUE).strip().lower() != _CONTINUE:
+        raise BadFraming("This expectation can't be met.", code="bad_expectation", status=417)
+    if "websocket" in _words(request, hdrs.UPGRADE) and "upgrade" in _words(
+        request, hdrs.CONNECTION
+    ):
+        raise BadFraming(
+            "The gateway doesn't pass protocol upgrades such as WebSocket.",
+            code="upgrade_not_supported",
+            status=501,
+        )
+
+
+def _words(request: web.Request, name: str) -> list[str]:
+    lines = request.headers.getall(name, ())
+    return [word.strip().lower() for line in lines for word in line.split(",")]
 
 
 def _is_ours(name: bytes) -> bool:
