@@ -22,8 +22,9 @@ from gateway.upstream.headers import Headers
 #: Under the 5 s after which many servers close an idle connection, since a POST on a connection
 #: that the backend just closed can't always be repeated.
 _POOL_KEEPALIVE_S = 4
-#: aiohttp pauses the transport at twice this, so a paused stream holds at most 64 KiB here.
-_READ_BUFFER_BYTES = 32 * 1024
+#: One read. aiohttp pauses the transport at twice this, so a paused stream holds at most 64 KiB
+#: here and what the event loop's last receive brought on top, another 256 KiB.
+_READ_BYTES = 32 * 1024
 #: How long the end of a body is waited for whose content is complete, to reuse the connection.
 _LINGER_S = 0.25
 _SWITCHING_PROTOCOLS = 101
@@ -52,14 +53,14 @@ class UpstreamAnswer:
             self._watch_connection()
 
     async def read(self) -> bytes:
-        """The next bytes, as they come; empty at the end of the body.
+        """The next bytes, as they come, at most 32 KiB; empty at the end of the body.
 
         Raises:
             UpstreamError: `upstream_truncated`, the connection broke off.
         """
         content = self._response.content
         try:
-            chunk = await content.readany()
+            chunk = await content.read(_READ_BYTES)
             if not chunk and (error := content.exception()) is not None:
                 raise error
         except (aiohttp.ClientError, OSError) as error:
@@ -146,7 +147,7 @@ class UpstreamClient:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
-            read_bufsize=_READ_BUFFER_BYTES,
+            read_bufsize=_READ_BYTES,
             skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
             trace_configs=[trace],
         )
