@@ -45,6 +45,8 @@ from gateway.web.services import SERVICES, Services
 logger = logging.getLogger("sluice")
 
 CHAT_PATH = "/api/v2/chat-stream"
+#: Not `.*`, which ends at an encoded line feed.
+_REST = r"{path:[\s\S]*}"
 _PROBES = {
     "/livez": health.live,
     "/readyz": health.ready,
@@ -186,9 +188,9 @@ def _add_routes(app: web.Application, settings: Settings) -> None:
         app.router.add_get(path, handler, name=f"public.{_as_name(path)}", expect_handler=expect)
     for path in (CHAT_PATH, *settings.chat_stream_aliases):
         add("*", path, chat_stream, f"chat.{_as_name(path)}")
-    add("*", "/v1/{path:.*}", provider, "provider")
+    add("*", f"/v1/{_REST}", provider, "provider")
     if settings.proxy_passthrough:
-        add("*", "/{path:.*}", relay_request, "backend")
+        add("*", f"/{_REST}", relay_request, "backend")
 
 
 def _as_name(path: str) -> str:
