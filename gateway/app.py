@@ -54,6 +54,8 @@ logger = logging.getLogger("sluice")
 
 _STORE_RETRY_S = 1.0
 CHAT_PATH = "/api/v2/chat-stream"
+#: Not `.*`, which ends at an encoded line feed.
+_REST = r"{path:[\s\S]*}"
 _PROBES = {
     "/livez": health.live,
     "/readyz": health.ready,
@@ -243,9 +245,9 @@ def _add_routes(app: web.Application, settings: Settings) -> None:
     add("*", graphql.PATH, graphql.GraphQL().handle, "streams.graphql")
     for path in (CHAT_PATH, *settings.chat_stream_aliases):
         add("*", path, chat_stream, f"chat.{_as_name(path)}")
-    add("*", "/v1/{path:.*}", provider, "provider")
+    add("*", f"/v1/{_REST}", provider, "provider")
     if settings.proxy_passthrough:
-        add("*", "/{path:.*}", relay_request, "backend")
+        add("*", f"/{_REST}", relay_request, "backend")
 
 
 def _as_name(path: str) -> str:

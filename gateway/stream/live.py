@@ -180,6 +180,12 @@ class LiveStream:
             if self.opened.done() and (declined := self.opened.result().declined):
                 declined.close()
 
+    def drop_lapsed(self) -> None:
+        """Disconnects the readers whose next event is no longer in the log."""
+        for reader in self.readers:
+            if reader.cursor + 1 < self.log.first:
+                reader.lapse()
+
     def open(self, opening: Opening) -> None:
         """Tells the request how the backend took it; only the first call counts."""
         if not self.opened.done():

@@ -95,6 +95,16 @@ class Producer:
         return None
 
     async def _keep_within_bounds(self) -> None:
+        if not self._stream.log.is_full:
+            return
+        if self._bounds.pauses:
+            await self._pause()
+        else:
+            await asyncio.sleep(0)  # who keeps up takes what is new before it goes
+            self._stream.log.trim(self._stream.log.last)
+            self._stream.drop_lapsed()
+
+    async def _pause(self) -> None:
         if self._has_room():
             return
         stream = self._stream
@@ -109,7 +119,7 @@ class Producer:
 
     def _has_room(self) -> bool:
         log = self._stream.log
-        log.trim(self._stream.lead_cursor if self._bounds.pauses else log.last)
+        log.trim(self._stream.lead_cursor)
         return not log.is_full
 
     def _is_stream(self, answer: Answer) -> bool:

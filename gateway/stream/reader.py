@@ -11,6 +11,7 @@ import math
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from gateway.stream.live import LiveStream
@@ -40,6 +41,10 @@ class Sink(Protocol):
 
     def break_off(self) -> None:
         """Closes the connection so that the client sees that something is missing."""
+        ...
+
+    def abort(self) -> None:
+        """The same at once, whatever still waits for the client to take it."""
         ...
 
 
@@ -113,6 +118,10 @@ class Reader:
             self._is_beat_due = True
             self._wake()
 
+    def lapse(self) -> None:
+        """The log has passed it by: disconnects the client, also one that takes nothing."""
+        self._sink.abort()
+
     async def _copy(self) -> None:
         log = self._stream.log
         while not self._is_aged:
@@ -120,8 +129,8 @@ class Reader:
             if frames:
                 await self._hold_back()
                 frames, cursor = log.read(self.cursor, _WRITE_MAX_BYTES)
-                await self._write(frames)
                 self.cursor = cursor
+                await self._write(frames)
                 self._advanced()
             elif log.is_closed:
                 return
@@ -144,8 +153,10 @@ class Reader:
         if not self._interval_s or not self.cursor or self._stream.log.is_closed:
             return
         wait_s = self.last_write + self._interval_s - time.monotonic()
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while not self._stream.log.is_closed:
+                    await self._wait()
 
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import aiohttp
+from aiohttp import hdrs
 from multidict import CIMultiDictProxy
 from yarl import URL
 
@@ -21,8 +22,9 @@ from gateway.upstream.headers import Headers
 #: Under the 5 s after which many servers close an idle connection, since a POST on a connection
 #: that the backend just closed can't always be repeated.
 _POOL_KEEPALIVE_S = 4
-#: aiohttp pauses the transport at twice this, so a paused stream holds at most 64 KiB here.
-_READ_BUFFER_BYTES = 32 * 1024
+#: One read. aiohttp pauses the transport at twice this, so a paused stream holds at most 64 KiB
+#: here and what the event loop's last receive brought on top, another 256 KiB.
+_READ_BYTES = 32 * 1024
 #: How long the end of a body is waited for whose content is complete, to reuse the connection.
 _LINGER_S = 0.25
 _SWITCHING_PROTOCOLS = 101
@@ -46,19 +48,26 @@ class UpstreamAnswer:
         self.status = response.status
         self.reason = response.reason
         self.headers: CIMultiDictProxy[str] = response.headers
+        self._closed: asyncio.Future[None] | None = None
+        if hdrs.TRANSFER_ENCODING in response.headers:
+            self._watch_connection()
 
     async def read(self) -> bytes:
-        """The next bytes, as they come; empty at the end of the body.
+        """The next bytes, as they come, at most 32 KiB; empty at the end of the body.
 
         Raises:
             UpstreamError: `upstream_truncated`, the connection broke off.
         """
+        content = self._response.content
         try:
-            return await self._response.content.readany()
+            chunk = await content.read(_READ_BYTES)
+            if not chunk and (error := content.exception()) is not None:
+                raise error
         except (aiohttp.ClientError, OSError) as error:
             raise UpstreamError(
                 "The backend's connection broke off.", code="upstream_truncated"
             ) from error
+        return chunk
 
     async def finish(self) -> None:
         """Gives the connection back to the pool if the body ends within 250 ms, else closes it.
@@ -67,16 +76,50 @@ class UpstreamAnswer:
         """
         try:
             async with asyncio.timeout(_LINGER_S):
-                while await self._response.content.readany():
+                while await self.read():
                     pass
-        except (TimeoutError, aiohttp.ClientError, OSError):
+        except (TimeoutError, UpstreamError):
             self.close()
         else:
+            self._forget_connection()
             self._response.release()
 
     def close(self) -> None:
         """Closes the connection, so that the backend sees that nobody listens. Idempotent."""
+        self._forget_connection()
         self._response.close()
+
+    def _watch_connection(self) -> None:
+        """aiohttp 3.14.5 tells nobody who reads a body when its chunks turn out to be malformed;
+        it only closes the connection."""
+        self._closed = _closed(self._response)
+        if self._closed is not None:
+            self._closed.add_done_callback(self._connection_closed)
+        else:
+            self._break_off()
+
+    def _forget_connection(self) -> None:
+        if self._closed is not None:
+            self._closed.remove_done_callback(self._connection_closed)
+
+    def _connection_closed(self, closed: asyncio.Future[None]) -> None:
+        if not closed.cancelled():
+            closed.exception()  # or asyncio complains that nobody looked
+        self._break_off()
+
+    def _break_off(self) -> None:
+        content = self._response.content
+        if content.is_eof():
+            return
+        if content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
+        content.feed_eof()  # for a reader that a piece has just woken: it would wait again
+
+
+def _closed(response: aiohttp.ClientResponse) -> asyncio.Future[None] | None:
+    """What tells that the connection was closed; None if it was, or has been given back."""
+    connection = response.connection
+    return None if connection is None or connection.protocol is None else connection.protocol.closed
 
 
 class UpstreamClient:
@@ -104,7 +147,7 @@ class UpstreamClient:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
-            read_bufsize=_READ_BUFFER_BYTES,
+            read_bufsize=_READ_BYTES,
             skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
             trace_configs=[trace],
         )

@@ -111,6 +111,11 @@ class Outlet:
         else:
             _reset(transport)
 
+    def abort(self) -> None:
+        """Closes the connection at once; what the client hasn't taken is dropped."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
     def close(self) -> None:
         """The response is over: the watch forgets it."""
         self._stalls.outlets.discard(self)

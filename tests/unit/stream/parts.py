@@ -1,0 +1,158 @@
+"""The ends of a stream that are the network's: a backend's answer and a client, both in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from gateway.sse.dialects import DIALECTS
+from gateway.stream.hub import Clocks, Hub, Limits, Plan
+from gateway.stream.live import Answer, LiveStream, Origin
+from gateway.stream.log import EventLog, LogBudget
+from gateway.stream.model import StreamId, new_stream_id
+from gateway.stream.producer import Bounds
+from gateway.stream.wire import ProviderWire
+
+DIALECT = DIALECTS["openai"]
+EVENT = b'data: {"choices":[]}\n\n'
+DONE = b"data: [DONE]\n\n"
+_SSE = {"Content-Type": "text/event-stream"}
+
+
+class ScriptedAnswer:
+    """A backend's answer; after its pieces it ends, or waits if it is `endless`."""
+
+    def __init__(
+        self,
+        pieces: Iterable[bytes | Exception] = (),
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] = _SSE,
+        endless: bool = False,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.is_closed = False
+        self.is_finished = False
+        self.reads = 0
+        self._pieces = iter(pieces)
+        self._endless = endless
+
+    async def read(self) -> bytes:
+        self.reads += 1
+        await asyncio.sleep(0)
+        piece = next(self._pieces, None)
+        if isinstance(piece, Exception):
+            raise piece
+        if piece is None and self._endless:
+            await asyncio.Event().wait()
+        return piece or b""
+
+    async def finish(self) -> None:
+        self.is_finished = True
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class RecordingSink:
+    """A client that takes everything, unless it is told to leave or to wait."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self.is_broken_off = False
+        self.has_left = False
+        self.takes = asyncio.Event()
+        self.takes.set()
+
+    async def write_frames(self, frames: bytes) -> None:
+        if self.has_left:
+            raise ConnectionResetError
+        self.writes.append(frames)
+        await self.takes.wait()
+
+    async def flush(self) -> None:
+        if self.has_left:
+            raise ConnectionResetError
+
+    def break_off(self) -> None:
+        self.is_broken_off = True
+
+    def abort(self) -> None:
+        self.has_left = True
+        self.takes.set()
+
+
+class Lease:
+    def __init__(self) -> None:
+        self.releases = 0
+
+    def release(self) -> None:
+        self.releases += 1
+
+
+class Listening:
+    """An observer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, StreamId]] = []
+
+    def stream_started(self, stream: LiveStream) -> None:
+        self.told.append(("started", stream.id))
+
+    def stream_ended(self, stream: LiveStream) -> None:
+        assert stream.ending is not None
+        self.told.append((stream.ending.reason, stream.id))
+
+
+def make_stream(*, max_bytes: int = 100_000) -> LiveStream:
+    """A provider's stream that no hub knows."""
+    stream_id = new_stream_id()
+    log = EventLog(stream_id, max_bytes=max_bytes, with_ids=False, budget=LogBudget(0))
+    return LiveStream(
+        stream_id,
+        Origin("me", "t", "/v1/chat/completions"),
+        log=log,
+        wire=ProviderWire(DIALECT, trace_id="t"),
+        grace_s=0,
+        max_duration_s=0,
+        on_end=lambda _: None,
+    )
+
+
+def make_hub(
+    *, max_streams: int = 0, budget: LogBudget | None = None, log_max_bytes: int = 100_000
+) -> tuple[Hub, Listening]:
+    observer = Listening()
+    hub = Hub(
+        clocks=Clocks(first_token_s=30, idle_s=30, heartbeat_s=5),
+        limits=Limits(max_streams, log_max_bytes, Bounds(event_max_bytes=1000, pauses=True)),
+        budget=budget or LogBudget(0),
+        observer=observer,
+    )
+    return hub, observer
+
+
+def plan(
+    answer: Answer, *, grace_s: float | None = 0, max_duration_s: float = 0, with_ids: bool = False
+) -> Plan:
+    """A provider's stream, which the backend answers with `answer`."""
+
+    async def ask() -> Answer:
+        return answer
+
+    return Plan(
+        origin=Origin("me", "t", "/v1/chat/completions"),
+        dialect=DIALECT,
+        make_wire=lambda _: ProviderWire(DIALECT, trace_id="t"),
+        ask=ask,
+        with_ids=with_ids,
+        grace_s=grace_s,
+        max_duration_s=max_duration_s,
+    )
+
+
+async def turn() -> None:
+    """Lets everything that is ready run."""
+    for _ in range(20):
+        await asyncio.sleep(0)

@@ -1,0 +1,139 @@
+"""The event log: numbers without gaps, bounds that hold, a tail that is never given silently."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.stream.log import FRAME_OVERHEAD_BYTES, CursorTrimmedError, EventLog, LogBudget
+from gateway.stream.model import StreamId
+
+_SID = StreamId("AAAAAAAAAAAAAAAA")
+
+
+def _log(*, max_bytes: int = 10_000, with_ids: bool = False, limit: int = 0) -> EventLog:
+    return EventLog(_SID, max_bytes=max_bytes, with_ids=with_ids, budget=LogBudget(limit))
+
+
+def test_events_are_numbered_from_1() -> None:
+    log = _log(with_ids=True)
+    assert (log.first, log.last) == (1, 0)
+    log.append(b"data: a\n\n")
+    log.append(b"data: b\n\n")
+    assert (log.first, log.last) == (1, 2)
+    assert log.read(0, 1000) == (
+        b"id: AAAAAAAAAAAAAAAA.1\ndata: a\n\nid: AAAAAAAAAAAAAAAA.2\ndata: b\n\n",
+        2,
+    )
+
+
+def test_read_gives_whole_events_and_at_least_one() -> None:
+    log = _log()
+    for frame in (b"aaaa", b"bb", b"cc"):
+        log.append(frame)
+    assert log.read(0, 1) == (b"aaaa", 1)
+    assert log.read(0, 7) == (b"aaaabb", 2)
+    assert log.read(1, 4) == (b"bbcc", 3)
+    assert log.read(3, 4) == (b"", 3)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=40), max_size=60), st.integers(1, 200))
+def test_reader_gets_every_event_once_in_order(frames: list[bytes], most: int) -> None:
+    log = _log()
+    for frame in frames:
+        log.append(frame)
+    got, cursor = b"", 0
+    while cursor < log.last:
+        data, cursor = log.read(cursor, most)
+        got += data
+    assert got == b"".join(frames)
+
+
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 700)), max_size=700))
+def test_trimming_keeps_numbers_and_bounds(steps: list[tuple[int, int]]) -> None:
+    log = _log(max_bytes=2000)
+    sizes: list[int] = []
+    for size, keep_after in steps:
+        log.append(b"x" * size)
+        sizes.append(size + FRAME_OVERHEAD_BYTES)
+        first = log.first
+        log.trim(keep_after)
+        assert first <= log.first <= max(first, keep_after + 1)
+        assert log.bytes == sum(sizes[log.first - 1 :])
+        assert log.last == len(sizes)
+        assert not log.is_full or log.first > keep_after
+
+
+def test_events_no_longer_there_are_never_left_out_silently() -> None:
+    log = _log(max_bytes=200)
+    for _ in range(5):
+        log.append(b"x" * 36)
+    log.trim(keep_after=4)
+    assert log.first == 4
+    assert log.read(3, 36) == (b"x" * 36, 4)
+    with pytest.raises(CursorTrimmedError):
+        log.read(2, 36)
+
+
+def test_long_log_gives_its_memory_back() -> None:
+    log = _log(max_bytes=1000)
+    for number in range(1, 5001):
+        log.append(b"x" * 36)
+        log.trim(keep_after=number)
+    assert len(log._frames) < 600
+    assert log.read(log.first - 1, 36) == (b"x" * 36, log.first)
+
+
+def test_all_logs_share_a_budget() -> None:
+    budget = LogBudget(300)
+    logs = [EventLog(_SID, max_bytes=1000, with_ids=False, budget=budget) for _ in range(2)]
+    logs[0].append(b"x" * 200)
+    assert not budget.is_spent
+    logs[1].append(b"x")
+    assert budget.is_spent
+    assert [log.is_full for log in logs] == [True, True]
+    logs[0].release()
+    assert budget.used_bytes == logs[1].bytes == 1 + FRAME_OVERHEAD_BYTES
+    logs[1].release()
+    assert budget.used_bytes == 0
+
+
+def test_empty_log_has_room_though_the_budget_is_spent() -> None:
+    """Else it would wait for room that nobody reading it can make."""
+    assert not _log(limit=1).is_full
+
+
+def test_released_log_goes_on_counting() -> None:
+    log = _log(with_ids=True)
+    log.append(b"a")
+    log.release()
+    with pytest.raises(CursorTrimmedError):
+        log.read(0, 100)
+    log.append(b"b")
+    assert log.read(1, 100) == (b"id: AAAAAAAAAAAAAAAA.2\nb", 2)
+
+
+def test_listeners_hear_of_appends_and_of_the_end() -> None:
+    log = _log()
+    heard: list[int] = []
+
+    def listener() -> None:
+        heard.append(log.last)
+
+    log.listen(listener)
+    log.append(b"a")
+    log.close()
+    log.unlisten(listener)
+    assert (heard, log.is_closed) == ([1, 1], True)
+    with pytest.raises(RuntimeError, match="closed"):
+        log.append(b"b")
+
+
+def test_recent_events_are_the_newest_that_remain() -> None:
+    log = _log(max_bytes=200)
+    for number in range(5):
+        log.append(b"%d" % number + b"x" * 35)
+    assert [frame[:1] for frame in log.recent(2)] == [b"3", b"4"]
+    log.trim(keep_after=5)
+    assert [frame[:1] for frame in log.recent(9)] == [b"3", b"4"]
