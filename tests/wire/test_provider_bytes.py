@@ -89,7 +89,6 @@ async def test_stream_ids_takes_on_or_off() -> None:
 
 async def test_request_reaches_the_backend_without_what_is_hop_by_hop_or_ours() -> None:
     headers = {
-        "Last-Event-ID": "AAAAAAAAAAAAAAAA.1",
         "Stream-Ids": "on",
         "Connection": "close, X-Secret-Hop",
         "X-Secret-Hop": "1",
