@@ -26,6 +26,7 @@ from gateway.stream.conversations import Conversations
 from gateway.stream.hub import Clocks, Hub, Limits
 from gateway.stream.keeper import Backoff, Keeper
 from gateway.stream.log import LogBudget
+from gateway.stream.model import ENDING_REASONS
 from gateway.stream.producer import Bounds
 from gateway.stream.sql import make_store
 from gateway.stream.store import SessionStore, StoreError, instance_name
@@ -153,7 +154,7 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
             resume_ttl_s=settings.resume_ttl_seconds,
         ),
         budget=budget,
-        observer=StreamObserver(metrics),
+        observer=StreamObserver(metrics, ENDING_REASONS),
         keeper=keeper,
         archive=Archive(store, provider_dialect, budget),
     )

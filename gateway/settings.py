@@ -424,3 +424,8 @@ def _as_text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return str(value)
+
+
+def default_text(name: str) -> str:
+    """The default of a setting as the environment would write it; empty for none."""
+    return _as_text(Settings.model_fields[name].default)

@@ -51,8 +51,10 @@ class Stream(Protocol):
 class StreamObserver:
     """Writes one line at the start and one at the end of each stream, and counts."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, reasons: frozenset[str]) -> None:
+        """`reasons` are the words of ours; a user's own would be labels without a bound."""
         self._metrics = metrics
+        self._reasons = reasons
 
     def stream_started(self, stream: Stream) -> None:
         self._metrics.sessions_created.inc()
@@ -64,7 +66,8 @@ class StreamObserver:
         if ending is None:
             raise ValueError("the stream hasn't ended")
         self._metrics.streams_active.dec()
-        self._metrics.streams.labels(ending.reason).inc()
+        is_ours = ending.reason in self._reasons
+        self._metrics.streams.labels(ending.reason if is_ours else "custom").inc()
         if ending.reason.startswith("upstream_"):
             self._metrics.upstream_errors.labels(ending.reason).inc()
         if stream.first_token_s is not None:
