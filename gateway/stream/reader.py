@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Protocol
 
 from gateway.stream.live import LiveStream
@@ -47,7 +46,7 @@ class Reader:
     """Copies a stream to one client.
 
     Args:
-        interval_s: Least time between two writes; the first event is never held.
+        interval_s: Least time between two writes; the first token and the end are never held.
         advanced: Called when the cursor has moved.
     """
 
@@ -65,6 +64,7 @@ class Reader:
         self._interval_s = interval_s
         self._advanced = advanced
         self._waiter: asyncio.Future[None] | None = None
+        self._is_held = False
         self._is_beat_due = False
         self._beats = 0
         self._is_writing = False
@@ -131,14 +131,24 @@ class Reader:
         self.last_write = time.monotonic()
 
     async def _hold_back(self) -> None:
-        """Update modes: lets events gather, but never the first one and never the end."""
-        if not self._interval_s or not self.cursor or self._stream.log.is_closed:
+        """Update modes: lets events gather, but never the first token, the end or a full log."""
+        stream = self._stream
+        if not self._interval_s or self.cursor < stream.wire.lead_events or stream.log.is_closed:
             return
         wait_s = self.last_write + self._interval_s - time.monotonic()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                while not self._stream.log.is_closed:
-                    await self._wait()
+        if wait_s <= 0:
+            return
+        self._is_held = True
+        timer = asyncio.get_running_loop().call_later(wait_s, self._release)
+        try:
+            await self._wait()
+        finally:
+            timer.cancel()
+            self._is_held = False
+
+    def _release(self) -> None:
+        self._is_held = False
+        self._wake()
 
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
@@ -148,6 +158,9 @@ class Reader:
             self._waiter = None
 
     def _wake(self) -> None:
+        log = self._stream.log
+        if self._is_held and not (log.is_closed or log.is_full):
+            return
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
