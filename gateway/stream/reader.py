@@ -132,8 +132,7 @@ class Reader:
 
     async def _hold_back(self) -> None:
         """Update modes: lets events gather, but never the first token, the end or a full log."""
-        stream = self._stream
-        if not self._interval_s or self.cursor < stream.wire.lead_events or stream.log.is_closed:
+        if not self._interval_s or self.cursor < self._stream.wire.lead_events or self._is_urgent():
             return
         wait_s = self.last_write + self._interval_s - time.monotonic()
         if wait_s <= 0:
@@ -158,11 +157,14 @@ class Reader:
             self._waiter = None
 
     def _wake(self) -> None:
-        log = self._stream.log
-        if self._is_held and not (log.is_closed or log.is_full):
+        if self._is_held and not self._is_urgent():
             return
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def _is_urgent(self) -> bool:
+        log = self._stream.log
+        return log.is_closed or log.is_full
 
     def _beat(self) -> Beat:
         self._beats += 1
