@@ -1,7 +1,6 @@
 """The official SDKs as a test sees them: one call, and what it gave its application.
 
-`ask` calls the SDKs for Python, `ask_node` those for Node; both give an `Outcome`. `Tap` keeps the
-bytes that went over the wire meanwhile.
+`ask` calls the SDKs for Python, `Node.ask` those for Node; both give an `Outcome`.
 """
 
 from __future__ import annotations
@@ -9,24 +8,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import anthropic
 import openai
 from pydantic import BaseModel
-
-from tests.faults import Direction, FaultProxy
 
 Json = dict[str, object]
 Style = Literal["async", "sync"]
 Failure = tuple[str, int | None, str]
 
 NODE = Path(__file__).parent / "node"
-NODE_SECONDS = 30
 KEY = "sk-test"
 #: What the Python SDKs raise: their own errors, and the transport's where a stream breaks off.
 TRANSPORT_ERRORS = ("RemoteProtocolError", "ReadError")
@@ -119,52 +117,62 @@ def _ask_sync(url: str, call: Call) -> Outcome:
     return outcome
 
 
-async def ask_node(url: str, calls: Sequence[Call]) -> list[Outcome]:
-    """Makes the calls with the SDKs for Node, all at the same time, in one process."""
-    wanted = [
-        {
-            "sdk": "anthropic" if call.is_anthropic else "openai",
-            "method": call.method,
-            "body": call.parameters,
-            "headers": dict(call.headers),
-        }
-        for call in calls
-    ]
-    answers = await run_node("sdks.mjs", {"url": url, "key": KEY, "calls": wanted})
-    assert isinstance(answers, list)
-    return [_outcome(answer) for answer in answers]
+class Node:
+    """The SDKs for Node, in one process from the context's beginning to its end."""
+
+    def __enter__(self) -> Self:
+        environ = {"TEST_NODE_MODULES": str(NODE / "node_modules"), **os.environ}
+        self._process = subprocess.Popen(
+            ["node", str(NODE / "sdks.mjs")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environ,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    async def ask(self, url: str, calls: Sequence[Call]) -> list[Outcome]:
+        """Makes the calls, all at the same time.
+
+        Raises:
+            RuntimeError: the process has ended; it has said why.
+        """
+        return await self.ask_at([(url, call) for call in calls])
+
+    async def ask_at(self, calls: Sequence[tuple[str, Call]]) -> list[Outcome]:
+        """The same, each call at an address of its own."""
+        wanted = [
+            {
+                "url": url,
+                "sdk": "anthropic" if call.is_anthropic else "openai",
+                "method": call.method,
+                "body": call.parameters,
+                "headers": dict(call.headers),
+            }
+            for url, call in calls
+        ]
+        line = json.dumps({"key": KEY, "calls": wanted})
+        answers = json.loads(await asyncio.to_thread(self._exchange, line))
+        return [_outcome(answer) for answer in answers]
+
+    def _exchange(self, line: str) -> str:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError("node has ended")
+        return answer
 
 
 def _outcome(answer: Mapping[str, Any]) -> Outcome:
     failure = answer["failure"]
     return Outcome(answer["events"], tuple(failure) if failure else None, answer["headers"])
-
-
-async def run_node(script: str, given: Json) -> object:
-    """Gives `given` to a script of tests/node as JSON and takes the JSON that it prints.
-
-    Raises:
-        RuntimeError: with what the script said, if it failed.
-    """
-    environ = {"TEST_NODE_MODULES": str(NODE / "node_modules"), **os.environ}
-    process = await asyncio.create_subprocess_exec(
-        "node",
-        str(NODE / script),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environ,
-    )
-    try:
-        async with asyncio.timeout(NODE_SECONDS):
-            output, complaint = await process.communicate(json.dumps(given).encode())
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        raise RuntimeError(complaint.decode())
-    return json.loads(output)
 
 
 def base_url(url: str, call: Call) -> str:
@@ -185,36 +193,19 @@ def _plain(event: object) -> object:
     return event.model_dump(warnings=False)
 
 
-#: A heartbeat as the gateway sends it: a comment line without a blank one, in a chunk of its own.
-HEARTBEAT = b"\r\n2\r\n:\n\r\n"
+Client = openai.AsyncOpenAI | anthropic.AsyncAnthropic
 
 
-class Tap(FaultProxy):
-    """Keeps what the target sent, each connection for itself."""
-
-    def __init__(self, target: int) -> None:
-        super().__init__(target)
-        self._recorder = _Recorder()
-        self.down = self._recorder
-
-    @property
-    def received(self) -> list[bytes]:
-        return [bytes(data) for data in self._recorder.data.values()]
-
-    def heartbeats(self) -> list[tuple[int, int]]:
-        """Of each connection, how many came before its first event and how many after that."""
-        return [_count_heartbeats(data) for data in self.received]
+def client_for(call: Call, url: str) -> Client:
+    make = anthropic.AsyncAnthropic if call.is_anthropic else openai.AsyncOpenAI
+    return make(api_key=KEY, base_url=base_url(url, call), max_retries=0)
 
 
-def _count_heartbeats(data: bytes) -> tuple[int, int]:
-    before, _, after = data.partition(b"data: ")
-    return before.count(HEARTBEAT), after.count(HEARTBEAT)
+def resource(client: Client, call: Call) -> Any:
+    return attrgetter(call.method.rpartition(".")[0])(client)
 
 
-@dataclass(eq=False)
-class _Recorder(Direction):
-    data: dict[asyncio.StreamWriter, bytearray] = field(default_factory=dict)
-
-    async def _pass(self, data: bytes, writer: asyncio.StreamWriter) -> None:
-        self.data.setdefault(writer, bytearray()).extend(data)
-        await super()._pass(data, writer)
+def raw(client: Client, call: Call) -> AbstractAsyncContextManager[Any]:
+    made = resource(client, call).with_streaming_response.create(**call.arguments)
+    assert isinstance(made, AbstractAsyncContextManager)
+    return made

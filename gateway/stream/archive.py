@@ -30,6 +30,7 @@ class StoredWire:
         self._dialect = dialect  # None on the typed route
         self.ending: Ending | None = None
         self.total_chunks = record.total_chunks
+        self.lead_events = 0
 
     @property
     def total_tokens(self) -> int:

@@ -297,6 +297,7 @@ class Hub:
             self._running[stream.id].producer.make_room()
         else:
             stream.log.trim(stream.log.last - 1)  # the last event stays, for who has all others
+            self._shelf.settle(stream)
 
     def stop(self, stream: LiveStream, ending: Ending) -> bool:
         """Ends a stream and closes the backend's connection; the first ending wins."""

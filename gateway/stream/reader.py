@@ -11,7 +11,6 @@ import math
 import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Protocol
 
 from gateway.stream.live import LiveStream
@@ -52,7 +51,7 @@ class Reader:
     """Copies a stream to one client.
 
     Args:
-        interval_s: Least time between two writes; the first event is never held.
+        interval_s: Least time between two writes; the first token and the end are never held.
         max_age_s: After 0.8 to 1 times this the connection is closed between two events, and the
             client goes on with another one; 0 is never.
         advanced: Called when the cursor has moved.
@@ -73,6 +72,7 @@ class Reader:
         self._interval_s = interval_s
         self._advanced = advanced
         self._waiter: asyncio.Future[None] | None = None
+        self._is_held = False
         self._is_beat_due = False
         self._beats = 0
         self._is_writing = False
@@ -149,14 +149,23 @@ class Reader:
         self.last_write = time.monotonic()
 
     async def _hold_back(self) -> None:
-        """Update modes: lets events gather, but never the first one and never the end."""
-        if not self._interval_s or not self.cursor or self._stream.log.is_closed:
+        """Update modes: lets events gather, but never the first token, the end or a full log."""
+        if not self._interval_s or self.cursor < self._stream.wire.lead_events or self._is_urgent():
             return
         wait_s = self.last_write + self._interval_s - time.monotonic()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                while not self._stream.log.is_closed:
-                    await self._wait()
+        if wait_s <= 0:
+            return
+        self._is_held = True
+        timer = asyncio.get_running_loop().call_later(wait_s, self._release)
+        try:
+            await self._wait()
+        finally:
+            timer.cancel()
+            self._is_held = False
+
+    def _release(self) -> None:
+        self._is_held = False
+        self._wake()
 
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
@@ -166,8 +175,14 @@ class Reader:
             self._waiter = None
 
     def _wake(self) -> None:
+        if self._is_held and not self._is_urgent():
+            return
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def _is_urgent(self) -> bool:
+        log = self._stream.log
+        return log.is_closed or log.is_full
 
     def _beat(self) -> Beat:
         self._beats += 1

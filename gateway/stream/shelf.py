@@ -23,6 +23,12 @@ class Shelf:
 
     def put(self, stream: LiveStream) -> None:
         self._streams[stream.id] = stream
+        self.settle(stream)
+
+    def settle(self, stream: LiveStream) -> None:
+        """A reader has left: without a time to be kept, the stream goes with the last one."""
+        if not self._ttl_s and not stream.is_attached and stream.id in self._streams:
+            self._drop(stream)
 
     def expire(self, now: float) -> int:
         """Drops what ended before the window, but nothing that somebody is reading; how many."""

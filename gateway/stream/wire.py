@@ -56,6 +56,11 @@ class Wire(Protocol):
     total_chunks: int
 
     @property
+    def lead_events(self) -> int:
+        """How many events, the first token's with them, no update mode holds back."""
+        ...
+
+    @property
     def total_tokens(self) -> int: ...
 
     def begin(self) -> bytes | None:
@@ -119,6 +124,10 @@ class TypedWire:
         self._finish: Finish | None = None
         self.ending: Ending | None = None
         self.total_chunks = 0
+
+    @property
+    def lead_events(self) -> int:
+        return 2  # `start` and the first `content_chunk`
 
     @property
     def total_tokens(self) -> int:
@@ -252,6 +261,10 @@ class ProviderWire:
         self._verdict: Verdict | None = None
         self.ending: Ending | None = None
         self.total_chunks = 0
+
+    @property
+    def lead_events(self) -> int:
+        return self._dialect.lead_events
 
     @property
     def total_tokens(self) -> int:

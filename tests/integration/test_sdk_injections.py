@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ from tests.backend import (
     sse_head,
 )
 from tests.gateway import running_gateway
-from tests.sdks import Call, Outcome, ask, ask_node
+from tests.sdks import Call, Node, Outcome, ask
 
 STREAMS = {
     "/v1/chat/completions": CHAT_STREAM,
@@ -182,11 +182,17 @@ async def ask_each(url: str, name: str) -> list[Outcome]:
     return await asyncio.gather(*(ask(url, call.having(X_Injection=name)) for call in CALLS))
 
 
-async def test_node_sdks_and_what_is_added_to_a_stream() -> None:
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with Node() as node:
+        yield node
+
+
+async def test_node_sdks_and_what_is_added_to_a_stream(node: Node) -> None:
     calls = [call.having(X_Injection=name) for name in TABLE for call in CALLS]
     async with both() as (backend, gateway):
-        directly = by_row(await ask_node(backend, calls))
-        relayed = by_row(await ask_node(gateway, calls))
+        directly = by_row(await node.ask(backend, calls))
+        relayed = by_row(await node.ask(gateway, calls))
     plain = directly["nothing"]
     assert {name: seen(outcomes, plain) for name, outcomes in directly.items()} == {
         name: row.node for name, row in TABLE.items()

@@ -1,22 +1,24 @@
-// The official SDKs for Node, driven by tests/sdks.py: reads calls as JSON on stdin, makes them all
-// at the same time, and prints for each what it gave, the error that came after it, and the headers.
+// The official SDKs for Node, driven by tests/sdks.py: each line of stdin is JSON with calls, which
+// are made all at the same time. The line printed for it has for each call what it gave, the error
+// that came after it, and the response's headers.
 
 import { createRequire } from "node:module";
 import { join } from "node:path";
-import { text } from "node:stream/consumers";
+import { createInterface } from "node:readline";
 
 const require = createRequire(join(process.env.TEST_NODE_MODULES, "from-here.js"));
 const { OpenAI } = require("openai");
 const { Anthropic } = require("@anthropic-ai/sdk");
 
-const { url, key, calls } = JSON.parse(await text(process.stdin));
-const clients = {
-  openai: new OpenAI({ apiKey: key, baseURL: `${url}/v1`, maxRetries: 0 }),
-  anthropic: new Anthropic({ apiKey: key, baseURL: url, maxRetries: 0 }),
-};
+function makeClients(url, apiKey) {
+  return {
+    openai: new OpenAI({ apiKey, baseURL: `${url}/v1`, maxRetries: 0 }),
+    anthropic: new Anthropic({ apiKey, baseURL: url, maxRetries: 0 }),
+  };
+}
 
 /** Makes a call such as `chat.completions.create`. */
-function make({ sdk, method, body, headers }) {
+function make(clients, { sdk, method, body, headers }) {
   const names = method.split(".");
   const name = names.pop();
   const owner = names.reduce((object, key) => object[key], clients[sdk]);
@@ -36,10 +38,10 @@ async function open(made) {
   return { data, headers: Object.fromEntries(response.headers) };
 }
 
-async function ask(call) {
+async function ask(key, call) {
   const outcome = { events: [], failure: null, headers: {} };
   try {
-    const { data, headers } = await open(make(call));
+    const { data, headers } = await open(make(makeClients(call.url, key), call));
     outcome.headers = headers;
     if (!(Symbol.asyncIterator in data)) {
       outcome.events.push(data);
@@ -54,4 +56,8 @@ async function ask(call) {
   return outcome;
 }
 
-process.stdout.write(JSON.stringify(await Promise.all(calls.map(ask))));
+for await (const line of createInterface({ input: process.stdin })) {
+  const { key, calls } = JSON.parse(line);
+  const outcomes = await Promise.all(calls.map((call) => ask(key, call)));
+  process.stdout.write(`${JSON.stringify(outcomes)}\n`);
+}

@@ -79,6 +79,7 @@ class _Watcher:
 class Anthropic(EventStreamDialect):
     name = "anthropic"
     chat_path = "/v1/messages"
+    lead_events = 4  # after message_start, content_block_start and ping
 
     def request_body(self, prompt: Prompt) -> bytes:
         turns = messages(prompt)

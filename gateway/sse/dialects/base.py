@@ -63,6 +63,8 @@ class Dialect(Protocol):
     chat_path: str
     #: The media types of its streams, lower case.
     stream_types: frozenset[str]
+    #: Which event, at the latest, holds the first token where the provider itself is the backend.
+    lead_events: int
 
     def decoder(self, max_bytes: int) -> Decoder: ...
 

@@ -52,6 +52,7 @@ class EventStreamDialect:
     """A dialect on `text/event-stream` with OpenAI's credential and errors."""
 
     stream_types = frozenset({"text/event-stream"})
+    lead_events = 1
 
     def decoder(self, max_bytes: int) -> Decoder:
         return SseDecoder(max_bytes)

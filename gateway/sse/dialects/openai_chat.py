@@ -100,6 +100,7 @@ class ChoicesWatcher:
 class OpenAIChat(EventStreamDialect):
     name = "openai"
     chat_path = "/v1/chat/completions"
+    lead_events = 2  # after the role
 
     def request_body(self, prompt: Prompt) -> bytes:
         return body(

@@ -60,6 +60,7 @@ class _Watcher:
 class OpenAIResponses(EventStreamDialect):
     name = "openai-responses"
     chat_path = "/v1/responses"
+    lead_events = 5  # after created, in_progress and the item's and its part's beginning
 
     def request_body(self, prompt: Prompt) -> bytes:
         return body(

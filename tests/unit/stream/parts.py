@@ -71,7 +71,7 @@ class RecordingSink:
         self.writes.append(frames)
         await self.takes.wait()
 
-    async def flush(self) -> None:
+    async def flush(self, *, is_end: bool) -> None:
         if self.has_left:
             raise ConnectionResetError
 
@@ -105,6 +105,20 @@ class Listening:
         self.told.append((stream.ending.reason, stream.id))
 
 
+class NoStore:
+    """The keeper and the archive of a hub whose streams live in memory only."""
+
+    async def created(self, stream: LiveStream, timeout_s: float) -> bool:
+        return False
+
+    def touch(self, stream: LiveStream) -> None: ...
+
+    def ended(self, stream: LiveStream) -> None: ...
+
+    async def flush(self, timeout_s: float) -> bool:
+        return True
+
+
 def make_stream(*, max_bytes: int = 100_000) -> LiveStream:
     """A provider's stream that no hub knows."""
     stream_id = new_stream_id()
@@ -126,9 +140,13 @@ def make_hub(
     observer = Listening()
     hub = Hub(
         clocks=Clocks(first_token_s=30, idle_s=30, heartbeat_s=5),
-        limits=Limits(max_streams, log_max_bytes, Bounds(event_max_bytes=1000, pauses=True)),
+        limits=Limits(
+            max_streams, log_max_bytes, Bounds(event_max_bytes=1000, pauses=True), resume_ttl_s=0
+        ),
         budget=budget or LogBudget(0),
         observer=observer,
+        keeper=NoStore(),  # type: ignore[arg-type]
+        archive=NoStore(),  # type: ignore[arg-type]
     )
     return hub, observer
 

@@ -130,10 +130,10 @@ def test_listeners_hear_of_appends_and_of_the_end() -> None:
         log.append(b"b")
 
 
-def test_recent_events_are_the_newest_that_remain() -> None:
+def test_events_after_a_cursor_are_those_that_remain() -> None:
     log = _log(max_bytes=200)
     for number in range(5):
         log.append(b"%d" % number + b"x" * 35)
-    assert [frame[:1] for frame in log.recent(2)] == [b"3", b"4"]
+    assert [frame[:1] for frame in log.events(after=3)] == [b"3", b"4"]
     log.trim(keep_after=5)
-    assert [frame[:1] for frame in log.recent(9)] == [b"3", b"4"]
+    assert [frame[:1] for frame in log.events()] == [b"3", b"4"]

@@ -65,7 +65,7 @@ def test_blocks_become_numbered_chunks_and_the_end_is_noticed() -> None:
     events = [event for block in blocks(CHAT_STREAM) for event in wire.feed(block)]
     assert [_data(event)["index"] for event in events] == [0, 1, 2, 3]
     assert wire.ending is COMPLETED
-    data = _data(wire.finish(COMPLETED, 1.23456, []))
+    data = _data(wire.finish(COMPLETED, 1.23456, [])[0])
     assert data == {
         "reason": "completed",
         "duration": 1.235,
@@ -81,7 +81,7 @@ def test_tokens_are_estimated_where_the_backend_counts_none() -> None:
     wire = _typed()
     wire.feed(_chat({"content": "x" * 41}))
     assert wire.total_tokens == estimate_tokens(41) == 11
-    assert _data(wire.finish(DURATION_CAP, 1, []))["usage"]["estimated"] is True
+    assert _data(wire.finish(DURATION_CAP, 1, [])[0])["usage"]["estimated"] is True
 
 
 def test_nothing_is_said_after_the_end() -> None:
@@ -107,7 +107,7 @@ def test_pieces_of_tool_calls_are_put_together() -> None:
         {"index": 0, "function": {"arguments": ":1}"}},
     ):
         assert wire.feed(_chat({"tool_calls": [call]})) == []
-    assert _data(wire.finish(COMPLETED, 1, []))["tool_calls"] == [
+    assert _data(wire.finish(COMPLETED, 1, [])[0])["tool_calls"] == [
         {"id": "c1", "name": "f", "arguments": '{"a":1}'},
         {"id": "c2", "name": "g", "arguments": ""},
     ]
@@ -116,9 +116,9 @@ def test_pieces_of_tool_calls_are_put_together() -> None:
 def test_error_says_whether_a_part_was_sent() -> None:
     wire = _typed()
     ending = error_ending("upstream_idle")
-    assert _data(wire.finish(ending, 1, []))["partial"] is False
+    assert _data(wire.finish(ending, 1, [])[0])["partial"] is False
     wire.feed(_chat({"content": "a"}))
-    assert _data(wire.finish(ending, 1, [])) == {
+    assert _data(wire.finish(ending, 1, [])[0]) == {
         "code": "upstream_idle",
         "message": ending.message,
         "retryable": True,
@@ -152,7 +152,7 @@ def test_providers_blocks_are_the_same_objects() -> None:
         (sent,) = wire.feed(block)
         assert sent is block
     assert (wire.ending, wire.total_chunks) == (COMPLETED, 8)
-    assert wire.finish(COMPLETED, 1, []) is None
+    assert wire.finish(COMPLETED, 1, []) == []
     assert wire.ends_cleanly(COMPLETED)
     assert wire.heartbeat(_BEAT) == b":\n"
 
@@ -163,7 +163,7 @@ def test_providers_blocks_are_the_same_objects() -> None:
 def test_provider_stream_without_its_end_has_an_error_and_breaks_off(ending: Ending) -> None:
     wire = _provider()
     wire.feed(blocks(CHAT_STREAM)[0])
-    error = _data(wire.finish(ending, 1, []))["error"]
+    error = _data(wire.finish(ending, 1, [])[0])["error"]
     assert (error["code"], error["trace_id"]) == (ending.reason, "t")
     assert error["message"]
     assert not wire.ends_cleanly(ending)
@@ -174,5 +174,5 @@ def test_providers_own_error_is_not_said_twice_but_breaks_off() -> None:
     wire.feed(_FAILED)
     assert wire.ending is not None
     assert wire.ending.reason == "upstream_error"
-    assert wire.finish(wire.ending, 1, []) is None
+    assert wire.finish(wire.ending, 1, []) == []
     assert not wire.ends_cleanly(wire.ending)
