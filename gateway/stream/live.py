@@ -161,11 +161,16 @@ class LiveStream:
         return max(0.0, self.max_duration_s - self.duration_s)
 
     @property
+    def awaits_reader(self) -> bool:
+        """Whether its first reader has announced itself but doesn't read yet."""
+        return self.is_attached and not self.was_read
+
+    @property
     def lead_cursor(self) -> int:
         """The last event that the most advanced reader has taken; readers behind it slow nobody."""
         if self.readers:
             return max(reader.cursor for reader in self.readers)
-        return 0 if self.is_attached and not self.was_read else self.log.last
+        return 0 if self.awaits_reader else self.log.last
 
     def attach(self) -> None:
         """Somebody is going to read: a response, also while it waits for its first byte."""

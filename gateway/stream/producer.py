@@ -97,7 +97,7 @@ class Producer:
     async def _keep_within_bounds(self) -> None:
         if not self._stream.log.is_full:
             return
-        if self._bounds.pauses:
+        if self._bounds.pauses or self._stream.awaits_reader:
             await self._pause()
         else:
             await asyncio.sleep(0)  # who keeps up takes what is new before it goes

@@ -103,7 +103,12 @@ class Scene:
 async def scene(
     script: Callable[[Exchange], Awaitable[None]] = pour, **settings: object
 ) -> AsyncIterator[Scene]:
-    bounds = {"stream_buffer_bytes": BUFFER, "event_max_bytes": 64 * KIB, "heartbeat_interval": 0}
+    bounds: dict[str, object] = {
+        "resume_ttl_seconds": 0,
+        "stream_buffer_bytes": BUFFER,
+        "event_max_bytes": 64 * KIB,
+        "heartbeat_interval": 0,
+    }
     async with (
         ScriptedBackend(script, sndbuf=16 * KIB) as backend,
         running_gateway(backend.url, **{**bounds, **settings}) as gateway,

@@ -200,7 +200,7 @@ async def test_events_arm_the_idle_clock_anew_and_comments_do_not(route: Route) 
 async def test_pause_for_a_slow_client_is_not_the_backends_silence(route: Route) -> None:
     padding = b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n' % (b"x" * 16_000)
     sizes = {"stream_buffer_bytes": 65_536, "event_max_bytes": 65_536}
-    clocks = {"write_stall_seconds": 0, "stream_max_seconds": 0}
+    clocks = {"write_stall_seconds": 0, "stream_max_seconds": 0, "connection_max_age_seconds": 0}
     async with Backend() as backend, running_gateway(backend.url, **sizes, **clocks) as gateway:
         backend.say(sse_head(), *[chunked(padding)] * 500, chunked(_BLOCKS[-1]), LAST_CHUNK)
         async with _listening(gateway, route) as client:
@@ -251,6 +251,7 @@ async def test_clock_of_0_never_runs_out(route: Route) -> None:
         "upstream_idle_seconds",
         "stream_max_seconds",
         "provider_stream_max_seconds",
+        "connection_max_age_seconds",
         "heartbeat_interval",
     )
     async with (
