@@ -1,4 +1,4 @@
-"""A proxy that keeps the bytes that went over the wire, and finds the gateway's heartbeats there."""
+"""A proxy that keeps the bytes on the wire, and finds the gateway's heartbeats among them."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from tests.side_by_side import (
 )
 from tests.tap import Tap
 
-PACE = "first=0.1 pace=60 jitter=0 tokens=8 seed=7"
+PACE = "first=0.15 pace=150 jitter=0 tokens=4 seed=7"
 SHORT_BEATS = {"heartbeat_interval": 0.02}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 CHAT_TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": SCHEMA}}]
@@ -42,19 +42,19 @@ CASES = {
     "chat with usage": chat(stream_options=USAGE),
     "chat with a tool": chat("weather?", tools=CHAT_TOOLS),
     "chat helper with a tool": chat("weather?", method="stream", tools=CHAT_TOOLS),
-    "chat refused": chat("please refuse").having(X_Mock="pace=30"),
-    "chat cut short": chat(max_completion_tokens=5),
+    "chat refused": chat("please refuse").having(X_Mock="pace=40"),
+    "chat cut short": chat(max_completion_tokens=3),
     "chat without ids": chat().having(Stream_Ids="off"),
     "chat in CRLF with comments": chat().having(X_Mock="crlf=1 comments=0.02"),
     "completions with usage": completions(stream_options=USAGE),
     "responses helper": responses(method="stream"),
     "responses with a tool": responses("weather?", tools=RESPONSES_TOOLS),
-    "responses refused": responses("please refuse").having(X_Mock="pace=30"),
-    "responses cut short": responses(max_output_tokens=5),
+    "responses refused": responses("please refuse").having(X_Mock="pace=40"),
+    "responses cut short": responses(max_output_tokens=3),
     "messages helper": messages(method="stream"),
     "messages with a tool": messages("weather?", tools=MESSAGES_TOOLS),
     "messages helper with a tool": messages("weather?", method="stream", tools=MESSAGES_TOOLS),
-    "messages refused": messages("please refuse").having(X_Mock="pace=30"),
+    "messages refused": messages("please refuse").having(X_Mock="pace=40"),
     "messages in CRLF with comments": messages().having(X_Mock="crlf=1 comments=0.02"),
 }
 WHOLE = {
@@ -84,7 +84,7 @@ async def test_python_sdk_yields_through_the_gateway_what_it_yields_directly(kin
     assert min(len(outcome.events) for outcome in directly.values()) > 3
     assert relayed == directly
     assert in_threads == directly
-    assert_heartbeats(tap, connections=2 * len(calls), before=1, between=2)
+    assert_heartbeats(tap, connections=2 * len(calls), before=1, between=1)
 
 
 async def ask_named(
@@ -102,7 +102,7 @@ async def test_node_sdks_yield_through_the_gateway_what_they_yield_directly(node
     assert [outcome.failure for outcome in directly] == [None] * len(calls)
     assert min(len(outcome.events) for outcome in directly) > 3
     assert relayed == directly
-    assert_heartbeats(tap, connections=len(calls), before=1, between=2)
+    assert_heartbeats(tap, connections=len(calls), before=1, between=1)
 
 
 async def test_sdks_see_nothing_of_seconds_of_silence_before_and_within_the_answer(

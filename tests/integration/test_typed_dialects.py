@@ -28,7 +28,7 @@ from tests.recordings import SAID, TOKENS
 
 QUESTION = "How do I brew a good coffee?"
 QUICK = Behaviour().having("first=0 pace=0 seed=7")
-PACED = "first=0.1 pace=60 jitter=0 tokens=8 seed=7"
+PACED = "first=0.15 pace=150 jitter=0 tokens=4 seed=7"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +84,11 @@ async def test_typed_route_says_what_the_backend_said_in_the_same_pieces(dialect
 async def test_typed_route_shows_heartbeats_in_silence_and_the_same_text(dialect: str) -> None:
     async with typed(dialect, PACED, heartbeat_interval=0.02, commit_delay_ms=0) as url:
         events = await events_of(url)
-    assert tuple(chunks(events)) == answer("tokens=8").pieces
+    assert tuple(chunks(events)) == answer("tokens=4").pieces
     names = [event.name for event in events]
     first, last = names.index("content_chunk"), len(names) - names[::-1].index("content_chunk")
     assert "heartbeat" in names[:first]
-    assert names[first:last].count("heartbeat") >= 4
+    assert names[first:last].count("heartbeat") >= 1
     assert set(names) == {"start", "heartbeat", "content_chunk", "complete"}
 
 
