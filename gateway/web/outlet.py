@@ -91,7 +91,9 @@ class Outlet:
             raise ConnectionResetError
         self.is_waiting = True
         try:
-            transport.set_write_buffer_limits(high=0)
+            # asyncio's TLS transport calls an empty buffer full when the limit is 0.
+            is_tls = transport.get_extra_info("sslcontext") is not None
+            transport.set_write_buffer_limits(high=1 if is_tls else 0, low=0)
             await self._writer.drain()
             transport.set_write_buffer_limits()
         finally:

@@ -77,8 +77,10 @@ def node() -> Iterator[Node]:
 async def test_python_sdk_yields_through_the_gateway_what_it_yields_directly(kind: str) -> None:
     calls = {name: call for name, call in CASES.items() if name.startswith(kind)}
     async with both(PACE, **SHORT_BEATS) as (backend, tap):
-        directly, relayed, in_threads = await asyncio.gather(
-            ask_named(backend, calls), ask_named(tap.url, calls), ask_named(tap.url, calls, "sync")
+        # By itself, since an SDK's first use keeps the loop busy for longer than the silences last.
+        directly = await ask_named(backend, calls)
+        relayed, in_threads = await asyncio.gather(
+            ask_named(tap.url, calls), ask_named(tap.url, calls, "sync")
         )
     assert [outcome.failure for outcome in directly.values()] == [None] * len(calls)
     assert min(len(outcome.events) for outcome in directly.values()) > 3
@@ -114,7 +116,7 @@ async def test_sdks_see_nothing_of_seconds_of_silence_before_and_within_the_answ
         directly, relayed = await ask_everywhere(node, [backend, tap.url], calls)
     assert [outcome.failure for outcome in directly] == [None] * len(directly)
     assert relayed == directly
-    assert_heartbeats(tap, connections=len(directly), before=5, between=5)
+    assert_heartbeats(tap, connections=len(directly), before=2, between=2)
 
 
 def assert_heartbeats(tap: Tap, *, connections: int, before: int, between: int) -> None:
