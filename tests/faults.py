@@ -110,6 +110,7 @@ class FaultProxy:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         self._server.close()
+        self.cut_all()
         tasks = list(self._open)
         for task in tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""A real Chromium: the playground, the browser's own EventSource, other origins, and cut sockets."""
+"""A real Chromium: the playground, its own EventSource, other origins, and cut sockets."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_playground_shows_the_whole_answer(browser: Browser, way: str) -> 
             await page.keyboard.type(QUESTION)
             await page.keyboard.press("Enter")
         await page.wait_for_selector("#state[data-state=completed]")
-        assert await page.evaluate("document.querySelector('#answer').textContent") == whole_answer()
+        assert await page.text_content("#answer") == whole_answer()
         assert await page.inner_text("#state") == "Complete"
         assert await page.locator("#sources li").count() > 0
         assert (await page.inner_text("#first-token")).endswith(" ms")
@@ -126,7 +126,7 @@ async def test_event_source_whose_socket_is_cut_five_times_shows_the_whole_answe
     browser: Browser,
 ) -> None:
     async with (
-        gateway_before(QUICK) as gateway,
+        gateway_before(Behaviour(first=0, pace=20, seed=1)) as gateway,
         FaultProxy(gateway.port) as proxy,
         opened(browser, proxy.url) as (page, _),
     ):
@@ -146,8 +146,8 @@ async def test_event_source_whose_socket_is_cut_five_times_shows_the_whole_answe
         )
         await page.fill("#question", QUESTION)
         await page.click("#start")
-        await page.wait_for_function("document.querySelector('#answer').textContent")
-        proxy.down.cut_after = 3500
+        await page.wait_for_selector("#answer:not(:empty)")
+        proxy.down.cut_after = 2500
         proxy.cut_all()
         await page.wait_for_selector("#state[data-state=completed]", timeout=60_000)
         answer = await page.evaluate("document.querySelector('#answer').textContent")
