@@ -6,9 +6,23 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 from aiohttp import hdrs, web
 
 from gateway.sse.dialects import provider_dialect
+
+
+def resolved(path: str) -> str:
+    """The path that a lenient server may take `path` for: decoded, without empty segments, `.`
+    and `..`, in lower case."""
+    segments: list[str] = []
+    for segment in unquote(unquote(path)).replace("\\", "/").lower().split("/"):
+        if segment == "..":
+            del segments[-1:]
+        elif segment not in ("", "."):
+            segments.append(segment)
+    return "/" + "/".join(segments)
 
 
 def is_public(request: web.Request) -> bool:

@@ -23,6 +23,7 @@ from tests.backend import (
     streaming,
 )
 from tests.gateway import Gateway, running_gateway
+from tests.raw import ask_raw
 
 CHAT = "/api/v2/chat-stream"
 COMPLETIONS = "/v1/chat/completions"
@@ -390,3 +391,32 @@ async def test_gateway_full_of_streams_answers_503_and_keeps_no_place_for_the_re
             assert here.gateway.services.leases.count("addr:127.0.0.1") == 2
             assert here.gateway.metric("sluice_streams_active") == 2
         assert len(here.backend.exchanges) == 2
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/./chat/completions",
+        "/v1/x/../chat/completions",
+        "/x/../v1/chat/completions",
+        "/v1//chat/completions",
+        "/v1/chat/completions/",
+        "/V1/chat/completions",
+        "/%76%31/chat/completions",
+        "/v1/chat%2Fcompletions",
+        "/v1/chat%252Fcompletions",
+        "/v1\\chat\\completions",
+    ],
+)
+async def test_no_spelling_of_a_path_leads_past_the_limits(path: str) -> None:
+    async with (
+        ScriptedBackend(streaming(CHAT_STREAM)) as backend,
+        running_gateway(backend.url) as gateway,
+    ):
+        target = path.encode()
+        answer = await ask_raw(
+            gateway.port,
+            [b"POST " + target + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"],
+        )
+        assert answer.status == 400
+        assert not backend.exchanges

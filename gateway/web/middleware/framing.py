@@ -12,7 +12,9 @@ from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.typedefs import Handler
 
-from gateway.errors import BadFraming
+from gateway.errors import BadFraming, BadRequest
+from gateway.sse.dialects import provider_dialect
+from gateway.web.routes import resolved
 from gateway.web.services import SERVICES
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
@@ -67,6 +69,10 @@ def _check_target(request: web.Request) -> None:
         raise BadFraming("The request target must be a path.", code="bad_target")
     if "#" in target or not target.isascii() or any(c <= " " or c == "\x7f" for c in target):
         raise BadFraming("The request target has forbidden characters.", code="bad_target")
+    path = request.rel_url.raw_path
+    if provider_dialect(resolved(path)) is not None and provider_dialect(path) is None:
+        # A backend that resolves paths would answer it, past every limit of ours.
+        raise BadRequest("Spell this path plainly.", code="bad_target")
 
 
 def _check_method(request: web.Request) -> None:

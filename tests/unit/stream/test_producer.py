@@ -129,6 +129,7 @@ async def test_detach_policy_drops_the_oldest_instead() -> None:
     answer = ScriptedAnswer([EVENT] * 10 + [DONE])
     stream = make_stream(max_bytes=300)
     stream.attach()
+    stream.was_read = True
     bounds = Bounds(event_max_bytes=1000, pauses=False)
     await Producer(stream, _answering(answer), DIALECT, bounds).run()
     assert _reason(stream) == "completed"
