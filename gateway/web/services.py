@@ -18,6 +18,7 @@ from gateway.telemetry.trace import TraceContext
 from gateway.tokens import Authenticator
 from gateway.upstream.client import UpstreamClient
 from gateway.web.outlet import StallWatch
+from gateway.web.presence import PresenceWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Services:
     authenticator: Authenticator
     metrics: Metrics
     stalls: StallWatch
+    presence: PresenceWatch
 
 
 SERVICES = web.AppKey("services", Services)
