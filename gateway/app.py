@@ -43,8 +43,10 @@ from gateway.web.middleware.cors import cors, put_cors_headers
 from gateway.web.middleware.errors import errors
 from gateway.web.middleware.framing import expect, framing
 from gateway.web.middleware.limits import put_rate_headers, rate_limit
+from gateway.web.middleware.presence import presence
 from gateway.web.middleware.trace import put_trace_headers, trace
 from gateway.web.outlet import StallWatch
+from gateway.web.presence import PresenceWatch
 from gateway.web.provider import provider
 from gateway.web.proxy import relay_request
 from gateway.web.server import Runner, check_parser, listen
@@ -89,7 +91,7 @@ def make_app(settings: Settings) -> web.Application:
         raise SettingsError("UPSTREAM_URL: there must be a backend to stand in front of")
     services = _make_services(settings, settings.upstream_url)
     app = web.Application(
-        middlewares=[trace, access, errors, framing, cors, authentication, rate_limit]
+        middlewares=[presence, trace, access, errors, framing, cors, authentication, rate_limit]
     )
     app[SERVICES] = services
     app.on_response_prepare.extend([put_trace_headers, put_rate_headers, put_cors_headers])
@@ -174,6 +176,7 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
         ),
         metrics=metrics,
         stalls=StallWatch(settings.write_stall_seconds),
+        presence=PresenceWatch(),
     )
 
 
@@ -281,6 +284,7 @@ async def _tick(services: Services) -> None:
         now = time.monotonic()
         services.hub.tick(now)
         services.stalls.tick(now)
+        services.presence.tick()
         services.counts.sweep()
         services.conversations.tick()
 

@@ -21,6 +21,7 @@ from gateway.telemetry.trace import TraceContext
 from gateway.tokens import Authenticator
 from gateway.upstream.client import UpstreamClient
 from gateway.web.outlet import StallWatch
+from gateway.web.presence import PresenceWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Services:
     conversations: Conversations
     metrics: Metrics
     stalls: StallWatch
+    presence: PresenceWatch
 
 
 SERVICES = web.AppKey("services", Services)
