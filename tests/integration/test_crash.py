@@ -18,7 +18,7 @@ from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
 from tests.servers import free_port
 
-KILLS = 100
+KILLS = 50
 STREAMS = 4
 
 
