@@ -302,7 +302,8 @@ async def _open_store(services: Services) -> bool:
     except StoreError as error:
         logger.warning("store.unavailable", extra={"problem": error.message})
         return False
-    logger.info("store.opened", extra={"interrupted": len(ended)})
+    level = logging.INFO if ended else logging.DEBUG
+    logger.log(level, "store.opened", extra={"interrupted": len(ended)})
     return True
 
 

@@ -199,7 +199,7 @@ async def test_every_log_line_of_a_request_holds_its_trace_id_and_nothing_person
         async with session.get(f"{gateway.url}/v1/models?canary", headers=headers) as response:
             await response.read()
     ours = [record for record in caplog.records if record.name.startswith(LOGGERS)]
-    ours = [record for record in ours if record.message != "store.opened"]  # it has no request
+    ours = [record for record in ours if record.message != "store.opened"]  # of no request
     assert {record.message for record in ours} == {
         "stream.started",
         "stream.ended",
