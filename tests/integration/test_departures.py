@@ -134,6 +134,7 @@ class Scene:
         idle = self._idle_connections()
         counts = {
             "streams": len(services.hub),
+            "streams that can be read": len(services.hub.streams()),
             "streams in the metric": self.gateway.metric("sluice_streams_active"),
             "leases": len(services.leases),
             "buffered bytes": services.hub.buffered_bytes,
@@ -178,9 +179,10 @@ async def until(is_so: Callable[[], bool], seconds: float = 5) -> None:
 @asynccontextmanager
 async def scene(seed: int = 0, **settings: object) -> AsyncIterator[Scene]:
     answering = Answering(seed)
+    soon = {"detach_grace_seconds": 0, "resume_ttl_seconds": 0.1, "heartbeat_interval": 0.5}
     async with (
         ScriptedBackend(answering) as backend,
-        running_gateway(backend.url, **{"detach_grace_seconds": 0, **settings}) as gateway,
+        running_gateway(backend.url, **{**soon, **settings}) as gateway,
     ):
         yield Scene(answering, backend, gateway)
 
