@@ -12,6 +12,7 @@ from gateway.upstream.client import UpstreamRequest
 from gateway.upstream.headers import Headers, forwarded, returned
 from gateway.web.body import body_chunks
 from gateway.web.forward import credentialed, traced
+from gateway.web.middleware.limits import count
 from gateway.web.outlet import Outlet
 from gateway.web.services import SERVICES, TRACE
 
@@ -39,6 +40,13 @@ async def relay_request(request: web.Request) -> web.StreamResponse:
 async def send_to_backend(
     request: web.Request, upstream_request: UpstreamRequest
 ) -> web.StreamResponse:
+    """Asks the backend and copies what it answers.
+
+    Raises:
+        TooManyRequests: `rate_limited`, if it wasn't counted before.
+        UpstreamError: the backend can't be reached.
+    """
+    await count(request)
     services = request.app[SERVICES]
     try:
         answer = await services.upstream.ask(upstream_request)

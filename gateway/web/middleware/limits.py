@@ -13,18 +13,29 @@ from gateway.web.services import IDENTITY, RATE, SERVICES
 
 @web.middleware
 async def rate_limit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A request with a cursor costs nothing as long as it goes on with a stream or is refused; the
+    plain proxy, which knows no cursors, counts it after all."""
+    if not request.headers.get(LAST_EVENT_ID):
+        await count(request)
+    return await handler(request)
+
+
+async def count(request: web.Request) -> None:
+    """Counts a request that asks a model for an answer; each request once, others never.
+
+    Raises:
+        TooManyRequests: `rate_limited`.
+    """
     services = request.app[SERVICES]
     is_limited = services.settings.enable_sse_streaming and is_generation(request)
-    if not is_limited or LAST_EVENT_ID in request.headers:
-        # A request with a cursor goes on with a stream or is refused; it never starts one.
-        return await handler(request)
+    if not is_limited or RATE in request:
+        return
     verdict = request[RATE] = await services.rate.hit(request[IDENTITY].limit_key)
     if not verdict.allowed:
         services.metrics.rate_limited.inc()
         raise TooManyRequests(
             "Too many requests; try again later.", retry_after_s=verdict.retry_after_s
         )
-    return await handler(request)
 
 
 async def put_rate_headers(request: web.Request, response: web.StreamResponse) -> None:
