@@ -40,7 +40,8 @@ def configure_logging(level: str, form: str, stream: TextIO | None = None) -> No
     root.setLevel(level.upper())
     # Its messages can quote what a client sent; what matters of them is logged here.
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    for noisy in ("alembic", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def _formatter(form: str) -> logging.Formatter:

@@ -28,13 +28,12 @@ async def run_script(port: int, data_dir: Path, **more: str) -> AsyncIterator[Pr
         env={**os.environ, **environment},
         stdout=PIPE,
         stderr=STDOUT,
-        start_new_session=True,
     )
     try:
         yield process
     finally:
         if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.send_signal(signal.SIGTERM)  # it ends its children, which SIGKILL would leave
         await process.wait()
 
 
@@ -63,7 +62,7 @@ async def test_run_shows_what_to_try_and_it_works(tmp_path: Path) -> None:
     async with run_script(port, tmp_path) as process:
         said = await welcome(process)
         assert f"http://127.0.0.1:{port}/playground" in said
-        ask, relay = re.findall(r"curl -N [^\n]+(?:\\\n[^\n]+)?", said)
+        ask, relay = re.findall(r"curl -N (?:[^\n\\]|\\\n)+", said)
         assert "event: complete" in await shell(ask)
         assert "data: [DONE]" in await shell(relay)
         page = await shell(f"curl -s http://127.0.0.1:{port}/playground")
