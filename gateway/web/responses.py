@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import orjson
 from aiohttp import hdrs, web
 
-from gateway.errors import BadRequest, NotFound
+from gateway.errors import BadRequest, GatewayError
 from gateway.sse.decoder import block_data
 from gateway.stream.live import LiveStream
 from gateway.stream.model import USER_REQUESTED
@@ -30,7 +30,7 @@ async def answer_response_call(request: web.Request) -> web.StreamResponse | Non
 
     Raises:
         BadRequest: `invalid_parameter`, `starting_after` isn't a number.
-        NotFound: nothing is kept after `starting_after`.
+        GatewayError: `cursor_expired`, there is no event `starting_after`.
     """
     match = _PATH.fullmatch(request.rel_url.raw_path)
     if match is None:
@@ -66,7 +66,7 @@ def _cursor(request: web.Request, stream: LiveStream) -> int:
     for seq, block in enumerate(stream.log.events(), start=stream.log.first):
         if _payload(block).get("sequence_number") == int(text):
             return seq
-    raise NotFound("There is no event with this number.", code="cursor_expired")
+    raise GatewayError("There is no event with this number.", code="cursor_expired", status=410)
 
 
 def _response_of(stream: LiveStream) -> dict[str, object]:

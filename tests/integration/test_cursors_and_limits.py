@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import aiohttp
 import pytest
 
@@ -65,3 +67,19 @@ async def test_resuming_still_costs_nothing() -> None:
             async with session.get(url, headers={"Last-Event-ID": cursor}) as response:
                 assert response.status == 200
                 assert await response.text() == whole.partition("\n\n")[2]
+
+
+async def test_number_of_a_response_that_is_not_kept_is_gone() -> None:
+    asked = {"model": "demo", "input": "hello", "stream": True}
+    async with (
+        serving(QUICK) as backend,
+        running_gateway(backend) as gateway,
+        aiohttp.ClientSession(gateway.url) as session,
+    ):
+        async with session.post("/v1/responses", json=asked) as response:
+            found = re.search(r'"id":\s*"(resp_[^"]+)"', await response.text())
+        assert found is not None
+        query = {"stream": "true", "starting_after": "99999"}
+        async with session.get(f"/v1/responses/{found[1]}", params=query) as response:
+            assert response.status == 410
+            assert (await response.json())["error"]["code"] == "cursor_expired"
