@@ -376,7 +376,7 @@ async def test_full_buffers_do_not_cost_a_running_stream_that_is_read_a_byte(pol
         asked = (PROVIDER[0], {"stream": True, "messages": ["later"]})
         async with on.asking(asked, rcvbuf=256 * KIB, **AS_THEY_ARE) as client:
             await client.head()
-            async with on.asking(PROVIDER):
+            async with on.asking(PROVIDER, **FINISH):
                 await on.backend.wait_for_exchanges(2)
                 await until(lambda: on.hub.buffered_bytes > BUFFER - 8 * KIB)
                 release.set()
