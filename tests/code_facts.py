@@ -85,8 +85,9 @@ def typed_events() -> dict[str, set[str]]:
 
 def _add_class(codes: dict[str, set[int]], node: ast.ClassDef) -> None:
     for statement in node.body:
-        is_code = isinstance(statement, ast.Assign) and _names(statement) == ["code"]
-        if is_code and (code := _text(statement.value)):
+        if not isinstance(statement, ast.Assign) or _names(statement) != ["code"]:
+            continue
+        if code := _text(statement.value):
             codes[code] |= _default_status(node.name)
 
 
@@ -188,4 +189,4 @@ def _names(statement: ast.Assign) -> list[str]:
 
 def _text(node: ast.expr | None) -> str | None:
     is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
-    return node.value if is_text else None  # type: ignore[union-attr, return-value]
+    return node.value if is_text else None  # type: ignore[union-attr]
