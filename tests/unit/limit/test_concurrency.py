@@ -45,7 +45,7 @@ def test_lease_that_is_forgotten_ends() -> None:
     leases = OwnerLeases(1)
     for _ in range(100):
         leases.acquire("a")
-        gc.collect()
+    gc.collect()
     assert len(leases) == 0
 
 
