@@ -243,7 +243,8 @@ class Settings(BaseSettings):
     )
     event_max_bytes: PositiveInt = Field(1024 * 1024, description="One event, in bytes.")
     buffer_total_bytes: NonNegativeInt = Field(
-        512 * 1024 * 1024, description="All logs together, in bytes; over it new streams get 503."
+        512 * 1024 * 1024,
+        description="All logs together, in bytes; ended streams make way, then new ones get 503.",
     )
     backpressure_policy: Literal["pause", "detach"] = Field(
         "pause",

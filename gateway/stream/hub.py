@@ -131,7 +131,8 @@ class Hub:
         self._budget = budget
         self._observer = observer
         self._running: dict[StreamId, _Running] = {}
-        self._shelf = Shelf(limits.resume_ttl_s)
+        self._shelf = Shelf(limits.resume_ttl_s, keeper.is_behind)
+        budget.evict = self._shelf.drop_oldest
         self._claims: dict[Claim, StreamId] = {}
         self._tasks = TaskOwner()
         self._is_draining = False
@@ -314,8 +315,10 @@ class Hub:
             ending = self._overdue(stream, now)
             if ending is not None:
                 self.stop(stream, ending)
-            else:
-                self._beat(stream, now)
+                continue
+            if stream.is_paused:
+                running.producer.make_room()  # what others have given back is no reader's doing
+            self._beat(stream, now)
         if self._shelf.expire(now):
             self._claims = {c: sid for c, sid in self._claims.items() if self.find(sid)}
 
@@ -342,7 +345,8 @@ class Hub:
                 code="too_many_sessions",
                 retry_after_s=_BUSY_RETRY_S,
             )
-        while self._budget.is_spent and self._shelf.drop_oldest():
+        self._budget.relieve()
+        while self._budget.is_spent and self._shelf.drop_oldest(even_unwritten=True):
             pass
         if self._budget.is_spent:
             raise Unavailable(

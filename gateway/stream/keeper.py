@@ -193,6 +193,10 @@ class Keeper:
         if source.id in self._kept:
             self._press(source.id)
 
+    def is_behind(self, source: Source) -> bool:
+        """Whether something of it isn't in the store, though it is to be kept."""
+        return source.id in self._kept
+
     async def flush(self, timeout_s: float) -> bool:
         """Writes everything without waiting for its time; whether that was done in `timeout_s`."""
         self._urgent |= self._dirty

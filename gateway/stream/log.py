@@ -17,17 +17,30 @@ _COMPACT_AFTER = 256
 
 
 class LogBudget:
-    """The bytes of all logs of this process together; `limit_bytes` 0 is no limit."""
+    """The bytes of all logs of this process together; `limit_bytes` 0 is no limit.
 
-    __slots__ = ("limit_bytes", "used_bytes")
+    `evict` drops one log that can be spared and says whether there was one.
+    """
+
+    __slots__ = ("evict", "limit_bytes", "used_bytes")
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
+        self.evict: Callable[[], bool] = _nothing_to_spare
 
     @property
     def is_spent(self) -> bool:
         return 0 < self.limit_bytes <= self.used_bytes
+
+    def relieve(self) -> None:
+        """Drops what can be spared as long as the budget is spent."""
+        while self.is_spent and self.evict():
+            pass
+
+
+def _nothing_to_spare() -> bool:
+    return False
 
 
 class CursorTrimmedError(Exception):
@@ -145,7 +158,11 @@ class EventLog:
         return b"".join(frames[start:end]), self._base + end - 1
 
     def trim(self, keep_after: int) -> None:
-        """Drops the oldest events while the log is full, but none after `keep_after`."""
+        """Drops the oldest events while the log is full, but none after `keep_after`.
+
+        Logs that can be spared go before any event of this one.
+        """
+        self._budget.relieve()
         while self.is_full and self.first <= keep_after and self.first <= self.last:
             frame = self._frames[self._head]
             self._frames[self._head] = b""

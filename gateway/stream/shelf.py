@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from gateway.stream.live import LiveStream
 from gateway.stream.model import StreamId
 
 
 class Shelf:
-    """Ended streams in the order of their ends; `ttl_s` 0 keeps none."""
+    """Ended streams in the order of their ends; `ttl_s` 0 keeps none.
 
-    def __init__(self, ttl_s: float) -> None:
+    `is_unwritten` tells whether something of a stream is nowhere but in memory.
+    """
+
+    def __init__(self, ttl_s: float, is_unwritten: Callable[[LiveStream], bool]) -> None:
         self._ttl_s = ttl_s
+        self._is_unwritten = is_unwritten
         self._streams: dict[StreamId, LiveStream] = {}
 
     def __iter__(self) -> Iterator[LiveStream]:
@@ -37,13 +41,18 @@ class Shelf:
             self._drop(stream)
         return len(overdue)
 
-    def drop_oldest(self) -> bool:
-        """Makes room: drops the oldest stream that nobody reads, if there is one."""
-        for stream in self._streams.values():
-            if not stream.is_attached:
-                self._drop(stream)
-                return True
-        return False
+    def drop_oldest(self, *, even_unwritten: bool = False) -> bool:
+        """Makes room: drops the oldest stream that nobody reads, if there is one.
+
+        What the store has can still be read from there; the rest goes only if `even_unwritten`.
+        """
+        unread = (stream for stream in self._streams.values() if not stream.is_attached)
+        if not even_unwritten:
+            unread = (stream for stream in unread if not self._is_unwritten(stream))
+        oldest = next(unread, None)
+        if oldest is not None:
+            self._drop(oldest)
+        return oldest is not None
 
     def _overdue(self, now: float) -> Iterator[LiveStream]:
         for stream in self._streams.values():

@@ -383,6 +383,41 @@ async def test_full_buffers_do_not_cost_a_running_stream_that_is_read_a_byte(pol
                 assert await client.body() == LONG
 
 
+SHORT = b"".join(map(block, TOKENS[:100])) + b"data: [DONE]\n\n"
+
+
+async def test_ended_streams_make_way_for_a_running_one_and_are_read_from_the_store() -> None:
+    release = asyncio.Event()
+
+    async def pour_later_or_briefly(exchange: Exchange) -> None:
+        if b"later" in exchange.body:
+            await release.wait()
+            await pour_for_ever(exchange)
+        else:
+            await exchange.send(sse_head() + chunked(SHORT) + LAST_CHUNK)
+
+    settings = {"buffer_total_bytes": BUFFER, "resume_ttl_seconds": 60}
+    async with scene(pour_later_or_briefly, **settings) as on:
+        asked = (PROVIDER[0], {"stream": True, "messages": ["later"]})
+        async with on.asking(asked, **AS_THEY_ARE) as client:
+            await on.backend.wait_for_exchanges()
+            for _ in range(3):
+                async with on.asking(PROVIDER, **AS_THEY_ARE) as other:
+                    await other.head()
+                    assert await other.body() == SHORT
+            await on.gateway.wait_for_streams(1)
+            ended = [stream.id for stream in on.hub.streams() if not stream.is_active]
+            assert len(ended) > 1
+            release.set()
+            await client.head()
+            await until(lambda: all(on.hub.find(sid) is None for sid in ended))
+            await until(lambda: on.hub.buffered_bytes > BUFFER - 8 * KIB)
+        for sid in ended:
+            async with on.asking((f"/api/v2/streams/{sid}", None), Accept="text/event-stream") as c:
+                assert b" 200 " in await c.head()
+                assert (await c.body()).endswith(SHORT)
+
+
 async def pour_body(exchange: Exchange) -> None:
     for at in range(0, len(LONG), PIECE):
         await exchange.send(chunked(LONG[at : at + PIECE]))

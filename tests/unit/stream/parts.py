@@ -115,6 +115,9 @@ class NoStore:
 
     def ended(self, stream: LiveStream) -> None: ...
 
+    def is_behind(self, stream: LiveStream) -> bool:
+        return False
+
     async def flush(self, timeout_s: float) -> bool:
         return True
 

@@ -99,6 +99,21 @@ def test_all_logs_share_a_budget() -> None:
     assert budget.used_bytes == 0
 
 
+def test_full_log_drops_nothing_while_another_can_be_spared() -> None:
+    budget = LogBudget(300)
+    spare, log = (EventLog(_SID, max_bytes=1000, with_ids=False, budget=budget) for _ in range(2))
+    for each in (spare, log):
+        each.append(b"x" * 100)
+
+    def evict() -> bool:
+        spare.release()
+        return True
+
+    budget.evict = evict
+    log.trim(log.last)
+    assert (log.first, spare.bytes) == (1, 0)
+
+
 def test_empty_log_has_room_though_the_budget_is_spent() -> None:
     """Else it would wait for room that nobody reading it can make."""
     assert not _log(limit=1).is_full
