@@ -72,6 +72,22 @@ class Client:
             raise BrokenOffError(bytes(got)) from error
         return bytes(got)
 
+    async def first(self, count: int) -> bytes:
+        """The first `count` bytes of a chunked body, fewer if it ends before; then leave.
+
+        What else has come stays unread, so that nothing more can be read in order.
+
+        Raises:
+            BrokenOffError: the connection ended within the body.
+        """
+        got = bytearray()
+        while len(got) < count and (size := int(await self._until(b"\r\n"), 16)):
+            part = min(size, count - len(got))
+            got += await self.exactly(part)
+            if part == size:
+                await self.exactly(2)
+        return bytes(got)
+
     async def exactly(self, size: int) -> bytes:
         """So many bytes, whatever they are.
 

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 import hypothesis
 import pytest
 
-from tests.servers import postgres_server, redis_server
+from tests.servers import new_database, postgres_server, redis_server
 
 # How long an example takes is the machine's business; a hang is pytest-timeout's.
 hypothesis.settings.register_profile("sluice", deadline=None)
@@ -26,6 +26,14 @@ def postgres_url() -> Iterator[str]:
     """A real PostgreSQL; shared, so a test makes a database or schema of its own."""
     with postgres_server() as url:
         yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def database_url(request: pytest.FixtureRequest) -> str | None:
+    """`DATABASE_URL` for each kind of store: none is SQLite, else a database of its own."""
+    if request.param == "sqlite":
+        return None
+    return await new_database(request.getfixturevalue("postgres_url"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -18,6 +19,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import asyncpg
 
 START_SECONDS = 30
 STOP_SECONDS = 10
@@ -61,6 +64,15 @@ def postgres_server() -> Iterator[str]:
         ready = "database system is ready to accept connections"
         with _running(command, ready=ready, user=user, folder=folder):
             yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+
+
+async def new_database(postgres_url: str) -> str:
+    """An empty database of a running PostgreSQL's; its URL."""
+    name = f"t{secrets.token_hex(6)}"
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    return f"{postgres_url.rpartition('/')[0]}/{name}"
 
 
 def free_port() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -96,7 +97,10 @@ class Archive:
     async def _revive(self, record: StreamRecord) -> LiveStream:
         segments = await self.store.segments(record.id, 0)
         wire = StoredWire(record, self.dialect_of(record.route))
-        log = EventLog(record.id, max_bytes=0, with_ids=record.with_ids, budget=self.budget)
+        # Its size is what it is. A bound would have the first reader who leaves trim it.
+        log = EventLog(
+            record.id, max_bytes=sys.maxsize, with_ids=record.with_ids, budget=self.budget
+        )
         first, frames = _events(segments)
         log.restore(first, frames)
         origin = Origin(record.owner, record.trace_id, record.route, record.conversation_id)

@@ -11,13 +11,23 @@ import aiohttp
 import orjson
 import pytest
 
-from tests.backend import ScriptedBackend, streaming
+from tests.backend import (
+    LAST_CHUNK,
+    Exchange,
+    ScriptedBackend,
+    blocks,
+    chunked,
+    sse_head,
+    streaming,
+)
 from tests.gateway import Gateway, running_gateway
 
 EVENTS = 300
 QUESTION = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hello"}]}
 CHAT = "/v1/chat/completions"
 TYPED = "/api/v2/chat-stream?query=hello"
+SILENT = {"heartbeat_interval": "0", "silence_threshold": "0"}
+on_both_routes = pytest.mark.parametrize("typed", [True, False], ids=["typed", "provider"])
 
 
 def chat_stream(events: int = EVENTS) -> bytes:
@@ -35,8 +45,7 @@ async def backend() -> AsyncIterator[ScriptedBackend]:
 
 @pytest.fixture
 async def gateway(backend: ScriptedBackend) -> AsyncIterator[Gateway]:
-    settings = {"heartbeat_interval": "0", "silence_threshold": "0"}
-    async with running_gateway(backend.url, **settings) as running:
+    async with running_gateway(backend.url, **SILENT) as running:
         yield running
 
 
@@ -71,37 +80,7 @@ async def resume(client: aiohttp.ClientSession, url: str, cursor: str) -> tuple[
         return response.status, await response.read()
 
 
-@pytest.mark.parametrize("typed", [True, False], ids=["typed", "provider"])
-@pytest.mark.parametrize("keep_alive", [True, False], ids=["keep-alive", "fresh"])
-async def test_stream_cut_after_any_byte_goes_on_exactly(
-    gateway: Gateway, backend: ScriptedBackend, typed: bool, keep_alive: bool
-) -> None:
-    connector = aiohttp.TCPConnector(limit=0, force_close=not keep_alive)
-    async with aiohttp.ClientSession(connector=connector) as client:
-        whole = await whole_stream(client, gateway, typed)
-        sid = last_id(whole).partition(".")[0]
-        url = f"{gateway.url}/api/v2/streams/{sid}"
-        slots = asyncio.Semaphore(32)
-
-        async def check(offset: int) -> None:
-            seen = complete_events(whole[:offset])
-            cursor = last_id(seen) if seen else f"{sid}.0"
-            async with slots:
-                status, rest = await resume(client, url, cursor)
-            assert seen + rest == whole, f"cut after {offset} bytes"
-            assert status == (204 if seen == whole else 200)
-
-        # Any two cuts within one event leave a client with the same cursor, so each event's first,
-        # middle and last bytes stand for all of its offsets; the assertion below counts them all.
-        ends = [0, *(match.end() for match in re.finditer(rb"\n\n", whole))]
-        cursors = {offset: len(complete_events(whole[:offset])) for offset in range(len(whole) + 1)}
-        assert set(cursors.values()) == set(ends)
-        picked = {end + more for end in ends for more in (0, 1, 20) if end + more <= len(whole)}
-        await asyncio.gather(*(check(offset) for offset in sorted(picked)))
-    assert len(backend.exchanges) == 1
-
-
-@pytest.mark.parametrize("typed", [True, False], ids=["typed", "provider"])
+@on_both_routes
 async def test_real_socket_cut_at_random_bytes_resumes_on_the_url_that_was_asked(
     gateway: Gateway, backend: ScriptedBackend, client: aiohttp.ClientSession, typed: bool
 ) -> None:
@@ -126,28 +105,26 @@ async def test_real_socket_cut_at_random_bytes_resumes_on_the_url_that_was_asked
     assert len(backend.exchanges) == 1
 
 
+@on_both_routes
 async def test_ten_readers_that_attach_and_stall_at_random_all_see_the_same(
-    client: aiohttp.ClientSession,
+    client: aiohttp.ClientSession, typed: bool, database_url: str | None
 ) -> None:
     chance = random.Random(11)
-    stream = chat_stream()
     arrived = asyncio.Event()
 
-    async def script(exchange: object) -> None:
-        from tests.backend import LAST_CHUNK, chunked, sse_head
-
-        await exchange.send(sse_head())  # type: ignore[attr-defined]
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(sse_head())
         arrived.set()
-        for block in stream.split(b"\n\n")[:-1]:
-            await exchange.send(chunked(block + b"\n\n"))  # type: ignore[attr-defined]
+        for block in blocks(chat_stream()):
+            await exchange.send(chunked(block))
             await asyncio.sleep(0.001)
-        await exchange.send(LAST_CHUNK)  # type: ignore[attr-defined]
+        await exchange.send(LAST_CHUNK)
 
     async with (
         ScriptedBackend(script) as backend,
-        running_gateway(backend.url, heartbeat_interval="0", silence_threshold="0") as gateway,
+        running_gateway(backend.url, database_url=database_url, **SILENT) as gateway,
     ):
-        first = asyncio.create_task(whole_stream(client, gateway, typed=True))
+        first = asyncio.create_task(whole_stream(client, gateway, typed))
         await arrived.wait()
         [stream_id] = [one.id for one in gateway.services.hub.streams()]
 
@@ -167,17 +144,22 @@ async def test_ten_readers_that_attach_and_stall_at_random_all_see_the_same(
         assert len(backend.exchanges) == 1
 
 
+@on_both_routes
 async def test_fifty_posts_with_one_key_ask_the_backend_once(
-    gateway: Gateway, backend: ScriptedBackend, client: aiohttp.ClientSession
+    backend: ScriptedBackend, client: aiohttp.ClientSession, typed: bool, database_url: str | None
 ) -> None:
+    path, question = (TYPED.partition("?")[0], {"query": "hello"}) if typed else (CHAT, QUESTION)
+    headers = {"Idempotency-Key": "k1", "X-Stream-On-Disconnect": "finish"}
+
     async def ask() -> tuple[bytes, str | None]:
-        headers = {"Idempotency-Key": "k1", "X-Stream-On-Disconnect": "finish"}
-        async with client.post(gateway.url + CHAT, json=QUESTION, headers=headers) as response:
+        async with client.post(gateway.url + path, json=question, headers=headers) as response:
             assert response.status == 200
             return await response.read(), response.headers.get("Idempotent-Replayed")
 
-    answers = await asyncio.gather(*(ask() for _ in range(50)))
-    assert len({data for data, _ in answers}) == 1
+    async with running_gateway(backend.url, database_url=database_url, **SILENT) as gateway:
+        answers = await asyncio.gather(*(ask() for _ in range(50)))
+    [data] = {data for data, _ in answers}
+    assert data.count(b"\n\n") == (EVENTS + 2 if typed else EVENTS + 1)
     assert [replayed for _, replayed in answers].count("true") == 49
     assert len(backend.exchanges) == 1
 

@@ -96,7 +96,7 @@ def parsed(raw: bytes, *, was_reset: bool) -> Answer:
     names = {name.lower(): value for name, value in headers}
     if names.get("transfer-encoding") == "chunked":
         assert first.startswith("HTTP/1.1")
-        body, is_whole = _unchunked(rest)
+        body, is_whole = unchunked(rest)
     elif "content-length" in names:
         size = int(names["content-length"])
         assert len(rest) <= size
@@ -106,7 +106,8 @@ def parsed(raw: bytes, *, was_reset: bool) -> Answer:
     return Answer(int(first.split(" ")[1]), headers, body, is_whole, was_reset, raw)
 
 
-def _unchunked(data: bytes) -> tuple[bytes, bool]:
+def unchunked(data: bytes) -> tuple[bytes, bool]:
+    """A chunked body, as far as it has come, and whether it has ended."""
     body = bytearray()
     while True:
         line, mark, rest = data.partition(b"\r\n")
@@ -114,8 +115,8 @@ def _unchunked(data: bytes) -> tuple[bytes, bool]:
             return bytes(body), False
         size = int(line, 16)
         if size == 0:
-            assert rest == b"\r\n", "something follows the last chunk, or its end is missing"
-            return bytes(body), True
+            assert b"\r\n".startswith(rest), "something follows the last chunk"
+            return bytes(body), rest == b"\r\n"
         body += rest[:size]
         if len(rest) < size + 2:
             return bytes(body), False

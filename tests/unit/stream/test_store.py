@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import signal
 import sqlite3
 import subprocess
@@ -36,25 +35,11 @@ from gateway.stream.store import (
     without_overlap,
 )
 from tests.faults import FaultProxy
+from tests.servers import new_database
 
 ROOT = Path(__file__).parents[3]
 CANARY = b"kingfisher-7731"
 MakeStore = Callable[..., SessionStore]
-
-
-async def new_database(postgres_url: str) -> str:
-    name = f"t{secrets.token_hex(6)}"
-    connection = await asyncpg.connect(postgres_url)
-    await connection.execute(f"CREATE DATABASE {name}")
-    await connection.close()
-    return postgres_url.rpartition("/")[0] + "/" + name
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-async def database_url(request: pytest.FixtureRequest) -> str | None:
-    if request.param == "sqlite":
-        return None
-    return await new_database(request.getfixturevalue("postgres_url"))
 
 
 @pytest.fixture
