@@ -6,6 +6,7 @@ heartbeat and an ending are written. It does no I/O and keeps no clock.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -38,6 +39,8 @@ from gateway.stream.model import (
 )
 
 RETRY_MS = 2000
+#: For those whom a restart has cut off: time to start anew, and not all at once.
+RESTART_RETRY_MS = (2000, 6000)
 _BYTES_PER_TOKEN = 4  # of English text with today's tokenizers, within some 20 %
 
 
@@ -332,6 +335,9 @@ def _error_event(ending: Ending, trace_id: str, *, is_partial: bool) -> bytes:
         "partial": is_partial,
         "trace_id": trace_id,
     }
+    if ending.reason == "server_shutdown":
+        retry_ms = random.randint(*RESTART_RETRY_MS)  # noqa: S311
+        return b"retry: %d\n%b" % (retry_ms, _event("error", data))
     return _event("error", data)
 
 

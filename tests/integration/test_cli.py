@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import re
 import signal
 import ssl
 import sys
@@ -270,6 +272,37 @@ async def test_running_stream_gets_its_end_after_the_grace(tmp_path: Path) -> No
         await backend.wait_until_idle()
     [ended] = [line for line in gateway.lines if line["event"] == "stream.ended"]
     assert ended["reason"] == "server_shutdown"
+
+
+async def read_what_comes(response: aiohttp.ClientResponse) -> bytes:
+    """The body, also of a connection that is broken off."""
+    got = b""
+    with contextlib.suppress(aiohttp.ClientPayloadError):
+        async for chunk in response.content.iter_any():
+            got += chunk
+    return got
+
+
+async def test_clients_cut_off_by_a_restart_are_told_to_come_back_later_and_apart(
+    tmp_path: Path,
+) -> None:
+    settings = {"SHUTDOWN_GRACE_SECONDS": "0.1", "RATE_LIMIT": "0"}
+    async with (
+        ScriptedBackend(say_hello_and_stall) as backend,
+        serving(tmp_path, UPSTREAM_URL=backend.url, **settings) as (gateway, url),
+        aiohttp.ClientSession() as session,
+    ):
+        typed = [await session.post(url + CHAT, json={"query": "hi"}) for _ in range(8)]
+        asked = {"stream": True, "messages": []}
+        provider = await session.post(f"{url}/v1/chat/completions", json=asked)
+        gateway.process.send_signal(signal.SIGTERM)
+        ends = [(await read_what_comes(response)).split(b"\n\n")[-2] for response in typed]
+        waits = [int(re.findall(rb"^retry: (\d+)$", end, re.MULTILINE)[0]) for end in ends]
+        assert all(b'"code":"server_shutdown"' in end for end in ends)
+        assert all(2000 <= wait <= 6000 for wait in waits)
+        assert len(set(waits)) > 1
+        assert b"retry:" not in await read_what_comes(provider)
+        assert await gateway.end() == 0
 
 
 async def test_stream_that_ends_within_the_grace_ends_as_usual(tmp_path: Path) -> None:
