@@ -1,28 +1,31 @@
 """OpenAI's own resume and cancel calls on `/v1/responses/{id}`, for any backend.
 
 `responses.retrieve(id, stream=True, starting_after=n)` and `responses.cancel(id)` of the official
-SDKs work on the streams that this gateway still holds; other ids are the backend's.
+SDKs work on the streams that this gateway still holds; other ids are the backend's. An id that is
+held here for somebody else never gets there: the backend can't tell this gateway's clients apart.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
 import orjson
 from aiohttp import hdrs, web
 
-from gateway.errors import BadRequest, GatewayError
+from gateway.errors import BadRequest, GatewayError, NotFound
 from gateway.sse.decoder import block_data
 from gateway.stream.live import LiveStream
-from gateway.stream.model import USER_REQUESTED
+from gateway.stream.model import USER_REQUESTED, Status
 from gateway.web.response import json_response
 from gateway.web.resume import attach, may_read
 from gateway.web.services import SERVICES
 from gateway.web.streaming import read_manner
 
 _ROUTE = "/v1/responses"
-_PATH = re.compile(r"/v1/responses/([A-Za-z0-9_-]+)(/cancel)?")
+_PATH = re.compile(r"/v1/responses/([A-Za-z0-9_-]+)(/.*)?")
+_CALLS = ((hdrs.METH_GET, None), (hdrs.METH_POST, "/cancel"))
 
 
 async def answer_response_call(request: web.Request) -> web.StreamResponse | None:
@@ -31,29 +34,31 @@ async def answer_response_call(request: web.Request) -> web.StreamResponse | Non
     Raises:
         BadRequest: `invalid_parameter`, `starting_after` isn't a number.
         GatewayError: `cursor_expired`, there is no event `starting_after`.
+        NotFound: the response is somebody else's.
     """
     match = _PATH.fullmatch(request.rel_url.raw_path)
-    if match is None:
-        return None
-    wanted = hdrs.METH_POST if match[2] else hdrs.METH_GET
-    stream = _find(request, match[1]) if request.method == wanted else None
-    if stream is None:
+    stream = _find(request, match[1]) if match is not None else None
+    if match is None or stream is None or (request.method, match[2]) not in _CALLS:
         return None
     if match[2]:
         request.app[SERVICES].hub.stop(stream, USER_REQUESTED)
-        return json_response({**_response_of(stream), "status": "cancelled"})
+        return json_response(_response_now(stream))
     if request.query.get("stream") != "true":
-        return json_response(_response_of(stream))
+        return json_response(_response_now(stream))
     manner = read_manner(request, default_grace_s=0)
     return await attach(request, stream, _cursor(request, stream), manner)
 
 
 def _find(request: web.Request, response_id: str) -> LiveStream | None:
-    for stream in reversed(request.app[SERVICES].hub.streams()):
-        is_readable = stream.origin.route == _ROUTE and may_read(request, stream)
-        if is_readable and _response_of(stream).get("id") == response_id:
-            return stream
-    return None
+    held = [
+        stream
+        for stream in reversed(request.app[SERVICES].hub.streams())
+        if stream.origin.route == _ROUTE and _first_response(stream).get("id") == response_id
+    ]
+    own = next((stream for stream in held if may_read(request, stream)), None)
+    if own is None and held:
+        raise NotFound("There is no such response.", code="stream_not_found")
+    return own
 
 
 def _cursor(request: web.Request, stream: LiveStream) -> int:
@@ -69,13 +74,25 @@ def _cursor(request: web.Request, stream: LiveStream) -> int:
     raise GatewayError("There is no event with this number.", code="cursor_expired", status=410)
 
 
-def _response_of(stream: LiveStream) -> dict[str, object]:
-    """The newest `response` object in the stream."""
-    for block in reversed(stream.log.events()):
-        response = _payload(block).get("response")
-        if isinstance(response, dict):
-            return response
-    return {}
+def _response_now(stream: LiveStream) -> Mapping[str, object]:
+    """The newest `response` object in the stream, and how the stream has ended since."""
+    response = next(_responses(reversed(stream.log.events())), {})
+    ending = stream.ending
+    if ending is None or ending.status is Status.COMPLETED:
+        return response
+    return {**response, "status": "failed" if ending.is_error else "cancelled"}
+
+
+def _first_response(stream: LiveStream) -> Mapping[str, object]:
+    return next(_responses(chain((stream.wire.opening,), stream.log.events())), {})
+
+
+def _responses(blocks: Iterable[bytes]) -> Iterator[Mapping[str, object]]:
+    for block in blocks:
+        if b'"response"' in block:
+            response = _payload(block).get("response")
+            if isinstance(response, dict):
+                yield response
 
 
 def _payload(block: bytes) -> Mapping[str, object]:
