@@ -57,6 +57,7 @@ class Beat:
 class Wire(Protocol):
     ending: Ending | None  #: set once the backend's terminal event or its error was seen
     total_chunks: int
+    opening: bytes  #: the backend's first block, kept when the log drops it; empty if not needed
 
     @property
     def lead_events(self) -> int:
@@ -102,6 +103,8 @@ def estimate_tokens(size_bytes: int) -> int:
 
 class TypedWire:
     """`start`, `content_chunk`, `heartbeat`, `complete`, `error`, each with the trace id."""
+
+    opening = b""
 
     def __init__(
         self,
@@ -264,6 +267,7 @@ class ProviderWire:
         self._verdict: Verdict | None = None
         self.ending: Ending | None = None
         self.total_chunks = 0
+        self.opening = b""
 
     @property
     def lead_events(self) -> int:
@@ -277,6 +281,8 @@ class ProviderWire:
         return None
 
     def feed(self, block: bytes) -> list[bytes]:
+        if not self.total_chunks:
+            self.opening = block
         self.total_chunks += 1
         self._verdict = self._watcher.see(block)
         if self._verdict is not None:
@@ -287,7 +293,8 @@ class ProviderWire:
         if self._verdict is not None:
             return []
         if _is_stop(ending):
-            return self._dialect.stop_blocks(recent, self._count_tokens(recent))
+            # The first block names the answer, whatever of it the log has dropped since.
+            return self._dialect.stop_blocks([self.opening, *recent], self._count_tokens(recent))
         return [encode_error(ending, self._trace_id, self._dialect, recent)]
 
     def _count_tokens(self, events: list[bytes]) -> int:

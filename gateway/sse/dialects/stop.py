@@ -46,7 +46,7 @@ def stopped_message(blocks: Iterable[bytes], output_tokens: int) -> list[bytes]:
     for event in _events(blocks):
         kind = event.get("type")
         has_begun = has_begun or kind == "message_start"
-        if kind == "content_block_start":
+        if kind in ("content_block_start", "content_block_delta"):
             open_block = fields.index(event.get("index"))
         elif kind == "content_block_stop":
             open_block = None
