@@ -26,6 +26,8 @@ _CHUNK = b"\nevent: content_chunk\n"
 class StoredWire:
     """The wire of a stream that has ended: it writes nothing more but the end of a crash."""
 
+    opening = b""
+
     def __init__(self, record: StreamRecord, dialect: Dialect | None) -> None:
         self._record = record
         self._dialect = dialect  # None on the typed route
@@ -50,11 +52,10 @@ class StoredWire:
         return b":\n"
 
     def summary(self, events: Iterable[bytes]) -> Summary:
+        if self._dialect is not None:
+            return self._dialect.summarise(events)
         usage = Usage(self._record.input_tokens, self._record.total_tokens)
-        if self._dialect is None:
-            return Summary(_typed_text(events), usage, chunks=self.total_chunks)
-        told = self._dialect.summarise(events)
-        return Summary(told.text, told.usage or usage, told.finish, told.chunks, told.tool_calls)
+        return Summary(_typed_text(events), usage, chunks=self.total_chunks)
 
     def snapshot(self) -> bytes | None:
         return None  # everything is in the log, or nothing is known of the rest

@@ -186,4 +186,7 @@ def _error(ending: Ending | None) -> dict[str, object] | None:
 
 
 def _time(timestamp: float | None) -> str | None:
-    return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC).isoformat()
+    """To the millisecond, as the store keeps it."""
+    if timestamp is None:
+        return None
+    return datetime.fromtimestamp(round(timestamp, 3), UTC).isoformat(timespec="milliseconds")
