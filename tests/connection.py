@@ -121,6 +121,7 @@ class Connection:
                 await self._until_writable()
                 continue
             except OSError as error:
+                self.client_left.set()
                 raise ClientLeft from error
             self.bytes_accepted += sent
             view = view[sent:]
