@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ FINISH = {"X-Stream-On-Disconnect": "finish", "X-Trace-ID": "t"}
 SETTINGS = {"heartbeat_interval": "0", "silence_threshold": "0", "stream_max_readers": "0"}
 
 on_both_routes = pytest.mark.parametrize("path", [TYPED, PROVIDER], ids=["typed", "provider"])
-over_both = pytest.mark.parametrize("keep_alive", [True, False], ids=["keep-alive", "fresh"])
+Walk = Callable[["Streamed", bytes, range], Awaitable[None]]
 
 
 def backend_blocks(path: str) -> list[bytes]:
@@ -50,7 +50,7 @@ class Streamed:
     port: int
     path: str
     sid: str
-    keep_alive: bool
+    keep_alive: bool = False
 
     @asynccontextmanager
     async def resumed(self, seen: bytes, chance: int) -> AsyncIterator[Client]:
@@ -61,21 +61,24 @@ class Streamed:
         async with connected(self.port) as client:
             if self.keep_alive:
                 await whole_answer(client)
-            cursor = {"Last-Event-ID": last_id(seen) or f"{self.sid}.0"}
-            if chance & 2:
-                await client.ask(self.path, QUESTIONS[self.path], cursor)
-            else:
-                accept = {"Accept": "text/event-stream", **cursor}
-                await client.ask(f"/api/v2/streams/{self.sid}", headers=accept)
+            await self.resume(client, seen, chance)
             yield client
             client.leave(reset=bool(chance & 1))
 
-    async def rest(self, seen: bytes, chance: int = 0) -> bytes:
-        """Everything that follows `seen`."""
-        async with self.resumed(seen, chance) as client:
-            answered = await status(client)
-            assert answered in (200, 204)
-            return await client.body() if answered == 200 else b""
+    async def resume(self, client: Client, seen: bytes, chance: int) -> None:
+        cursor = {"Last-Event-ID": last_id(seen) or f"{self.sid}.0"}
+        if chance & 2:
+            await client.ask(self.path, QUESTIONS[self.path], cursor)
+        else:
+            accept = {"Accept": "text/event-stream", **cursor}
+            await client.ask(f"/api/v2/streams/{self.sid}", headers=accept)
+
+    async def rest(self, client: Client, seen: bytes, chance: int) -> bytes:
+        """Everything that follows `seen`; the connection can be used again."""
+        await self.resume(client, seen, chance)
+        answered = await status(client)
+        assert answered in (200, 204)
+        return await client.body() if answered == 200 else b""
 
 
 async def status(client: Client) -> int:
@@ -108,23 +111,25 @@ async def asked(port: int, path: str) -> AsyncIterator[tuple[Client, str]]:
         yield client, head.partition("X-Stream-Id: ")[2].partition("\r\n")[0]
 
 
-async def walk(streamed: Streamed, whole: bytes, first: int) -> int:
-    """Cut after `first` bytes and then each `STRIDE`, to the end; the number of cuts."""
-    seen, cuts = b"", range(first, len(whole) + 1, STRIDE)
+async def walk(streamed: Streamed, whole: bytes, cuts: range) -> None:
+    """Cut after so many bytes, one connection after another."""
+    seen = b""
     for offset in cuts:
         async with streamed.resumed(seen, offset) as client:
             assert await status(client) == 200
             got = await client.first(offset - len(seen))
         assert seen + got == whole[:offset]
         seen += whole_events(got)
-    assert seen + await streamed.rest(seen, first) == whole
-    return len(cuts)
+    async with connected(streamed.port) as client:
+        assert seen + await streamed.rest(client, seen, cuts[0]) == whole
 
 
-async def walk_everywhere(streamed: Streamed, whole: bytes) -> None:
-    async with asyncio.TaskGroup() as group:
-        walks = [group.create_task(walk(streamed, whole, first)) for first in range(WALKERS)]
-    assert sum(each.result() for each in walks) == len(whole) + 1
+async def walk_on_one_connection(streamed: Streamed, whole: bytes, cuts: range) -> None:
+    """Cut elsewhere: the resumes are answered to the end, on a connection that is kept alive."""
+    async with connected(streamed.port) as client:
+        for offset in cuts:
+            seen = whole_events(whole[:offset])
+            assert seen + await streamed.rest(client, seen, offset) == whole
 
 
 async def step(streamed: Streamed, ready: asyncio.Semaphore) -> None:
@@ -157,19 +162,20 @@ async def wander(streamed: Streamed, chance: random.Random) -> bytes:
 
 
 @on_both_routes
-@over_both
-async def test_ended_stream_cut_after_every_byte_goes_on_exactly(
-    path: str, keep_alive: bool
-) -> None:
-    blocks = backend_blocks(path)
+@pytest.mark.parametrize("go", [walk, walk_on_one_connection], ids=["fresh", "keep-alive"])
+async def test_ended_stream_cut_after_every_byte_goes_on_exactly(path: str, go: Walk) -> None:
+    stream = b"".join(backend_blocks(path))
     async with (
-        ScriptedBackend(streaming(b"".join(blocks))) as backend,
+        ScriptedBackend(streaming(stream)) as backend,
         running_gateway(backend.url, **SETTINGS) as gateway,
     ):
         async with asked(gateway.port, path) as (client, sid):
             whole = await client.body()
         assert whole.count(b"\n\n") == whole.count(b"id: ") == EVENTS
-        await walk_everywhere(Streamed(gateway.port, path, sid, keep_alive), whole)
+        streamed = Streamed(gateway.port, path, sid)
+        async with asyncio.TaskGroup() as group:
+            for first in range(WALKERS):
+                group.create_task(go(streamed, whole, range(first, len(whole) + 1, STRIDE)))
         assert len(backend.exchanges) == 1
 
 
@@ -182,14 +188,15 @@ async def test_answer_cut_after_every_byte_on_the_wire_goes_on_exactly(path: str
     ):
         async with asked(gateway.port, path) as (client, sid):
             whole = await client.body()
-        streamed, raw = Streamed(gateway.port, path, sid, keep_alive=False), b""
+        streamed, raw = Streamed(gateway.port, path, sid), b""
         while not raw.endswith(LAST_CHUNK):
             async with streamed.resumed(b"", len(raw)) as client:
                 raw = await client.exactly(len(raw) + 1)
             body, is_whole = unchunked(raw.partition(b"\r\n\r\n")[2])
             assert is_whole == raw.endswith(LAST_CHUNK)
             seen = whole_events(body)
-            assert seen + await streamed.rest(seen, len(raw)) == whole
+            async with connected(gateway.port) as client:
+                assert seen + await streamed.rest(client, seen, len(raw)) == whole
         assert len(backend.exchanges) == 1
 
 
@@ -239,9 +246,8 @@ async def test_stream_cut_anywhere_goes_on_exactly_after_a_restart(
         ):
             whole = await client.body()
         async with running_gateway(backend.url, **stored) as gateway:
-            streamed = Streamed(gateway.port, path, sid, keep_alive=False)
-            for end in (0, *(match.end() for match in re.finditer(rb"\n\n", whole))):
-                assert whole[:end] + await streamed.rest(whole[:end], end) == whole
+            streamed = Streamed(gateway.port, path, sid)
             for first in range(0, STRIDE, 20):
-                await walk(streamed, whole, first)
+                await walk(streamed, whole, range(first, len(whole) + 1, STRIDE))
+                await walk_on_one_connection(streamed, whole, range(first, len(whole) + 1, STRIDE))
         assert len(backend.exchanges) == 1
