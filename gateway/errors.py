@@ -10,6 +10,7 @@
     ├─ Unavailable             503: this gateway can't take it now
     └─ UpstreamError           the backend failed; its code is the stream's ending
     SettingsError              the process can't start
+    AuditError                 a record, proof, note or key of the audit log isn't what it must be
 
 An error knows its HTTP status and a stable code, which docs/errors.md lists. How it looks on the
 wire is the dialect's business (`gateway.sse.dialects`).
@@ -114,3 +115,14 @@ class UpstreamError(GatewayError):
 
 class SettingsError(Exception):
     """One or more settings are missing, unknown, malformed or contradict each other."""
+
+
+class AuditError(Exception):
+    """Something of the audit log isn't what it must be; no client ever sees it.
+
+    `code` is stable, docs/audit-format.md lists them all. The message never quotes a value.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
