@@ -136,6 +136,7 @@ async def _drain(hub: Hub, grace_s: float, stop: asyncio.Event) -> None:
 
 def _make_services(settings: Settings, upstream_url: str) -> Services:
     metrics = Metrics()
+    observer = StreamObserver(metrics, ENDING_REASONS)
     counts = BoundedMemoryStorage()
     budget = LogBudget(settings.buffer_total_bytes)
     store = _make_store(settings)
@@ -156,7 +157,7 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
             resume_ttl_s=settings.resume_ttl_seconds,
         ),
         budget=budget,
-        observer=StreamObserver(metrics, ENDING_REASONS),
+        observer=observer,
         keeper=keeper,
         archive=Archive(store, provider_dialect, budget),
     )
@@ -175,6 +176,7 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
             settings.session_timeout_ms / 1000, settings.cleanup_interval_ms / 1000
         ),
         metrics=metrics,
+        observer=observer,
         stalls=StallWatch(settings.write_stall_seconds),
         presence=PresenceWatch(),
     )
@@ -302,6 +304,8 @@ async def _open_store(services: Services) -> bool:
     except StoreError as error:
         logger.warning("store.unavailable", extra={"problem": error.message})
         return False
+    for record in ended:
+        services.observer.stream_interrupted(record)
     level = logging.INFO if ended else logging.DEBUG
     logger.log(level, "store.opened", extra={"interrupted": len(ended)})
     return True

@@ -48,6 +48,29 @@ class Stream(Protocol):
     def first_token_s(self) -> float | None: ...
 
 
+class Record(Protocol):
+    """A stream of an earlier process, as the store has it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def trace_id(self) -> str: ...
+    @property
+    def route(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def created_at_ms(self) -> int: ...
+    @property
+    def ended_at_ms(self) -> int | None: ...
+    @property
+    def total_chunks(self) -> int: ...
+    @property
+    def total_tokens(self) -> int | None: ...
+
+
 class StreamObserver:
     """Writes one line at the start and one at the end of each stream, and counts."""
 
@@ -73,6 +96,22 @@ class StreamObserver:
         if stream.first_token_s is not None:
             self._metrics.time_to_first_token.observe(stream.first_token_s)
         logger.info("stream.ended", extra=_identity(stream) | _result(stream, ending))
+
+    def stream_interrupted(self, record: Record) -> None:
+        """An earlier process died while it ran: its end is told where it is found."""
+        self._metrics.streams.labels(record.reason).inc()
+        fields = {
+            "trace_id": record.trace_id,
+            "stream_id": record.id,
+            "route": record.route,
+            "status": str(record.status),
+            "reason": record.reason,
+            "duration_ms": (record.ended_at_ms or record.created_at_ms) - record.created_at_ms,
+            "first_token_ms": None,
+            "chunks": record.total_chunks,
+            "tokens": record.total_tokens,
+        }
+        logger.info("stream.ended", extra=fields)
 
 
 def _identity(stream: Stream) -> dict[str, object]:

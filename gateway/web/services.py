@@ -17,6 +17,7 @@ from gateway.stream.hub import Hub
 from gateway.stream.keeper import Keeper
 from gateway.stream.store import SessionStore
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.observer import StreamObserver
 from gateway.telemetry.trace import TraceContext
 from gateway.tokens import Authenticator
 from gateway.upstream.client import UpstreamClient
@@ -38,6 +39,7 @@ class Services:
     authenticator: Authenticator
     conversations: Conversations
     metrics: Metrics
+    observer: StreamObserver
     stalls: StallWatch
     presence: PresenceWatch
 
