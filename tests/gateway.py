@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import aiohttp
 
 from gateway.app import make_app
 from gateway.settings import Settings
@@ -70,3 +75,42 @@ async def _running(values: dict[str, object]) -> AsyncIterator[Gateway]:
         yield Gateway(url, app[SERVICES], runner)
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def gateway_process(
+    upstream: str, port: int, data_dir: Path, database_url: str | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The command in a process of its own, which may be killed. It may not listen yet."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "UPSTREAM_URL": upstream,
+        "ENABLE_SSE_STREAMING": "true",
+        "RATE_LIMIT": "0",
+        "MAX_STREAM_SESSIONS": "0",
+        "PORT": str(port),
+        "DATA_DIR": str(data_dir),
+        "LOG_LEVEL": "error",
+        **({"DATABASE_URL": database_url} if database_url else {}),
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway.cli", "serve", env=environment
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def wait_until_ready(client: aiohttp.ClientSession, url: str) -> None:
+    """Until the gateway at `url` answers."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                async with client.get(f"{url}/livez"):
+                    return
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.02)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -16,47 +12,11 @@ import pytest
 
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
+from tests.gateway import gateway_process, wait_until_ready
 from tests.servers import free_port
 
 KILLS = 50
 STREAMS = 4
-
-
-@asynccontextmanager
-async def gateway_process(
-    upstream: str, port: int, data_dir: Path, database_url: str | None
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "UPSTREAM_URL": upstream,
-        "ENABLE_SSE_STREAMING": "true",
-        "RATE_LIMIT": "0",
-        "MAX_STREAM_SESSIONS": "0",
-        "PORT": str(port),
-        "DATA_DIR": str(data_dir),
-        "LOG_LEVEL": "error",
-        **({"DATABASE_URL": database_url} if database_url else {}),
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway.cli", "serve", env=environment
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-async def wait_until_ready(client: aiohttp.ClientSession, url: str) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                async with client.get(f"{url}/livez"):
-                    return
-            except aiohttp.ClientError:
-                await asyncio.sleep(0.02)
 
 
 async def ask(client: aiohttp.ClientSession, url: str, heard: dict[str, bytes]) -> None:

@@ -7,22 +7,24 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import aiohttp
 import pytest
 
 from gateway.stream.model import ENDING_REASONS
 from tests.backend import Exchange, Script, ScriptedBackend, streaming
+from tests.client import connected
 from tests.framing import chunked, sse_head
-from tests.gateway import Gateway, running_gateway
+from tests.gateway import Gateway, gateway_process, running_gateway, wait_until_ready
+from tests.raw import ask_raw
 from tests.servers import free_port
-from tests.wire.answers import Answer, ask, events, request, without_ids
+from tests.wire.answers import Answer, ask, events, parsed, request, without_ids
 from tests.wire.routes import CHAT, PROVIDER, TYPED, Route
 
 _STREAM = b"".join(CHAT.blocks)
 _FIRST = chunked(CHAT.blocks[0])
 _ROUTES = (TYPED[0], PROVIDER[0])
-#: Endings of features that are still to come.
-_LATER = {"user_requested", "timeout", "interrupted"}
 
 
 async def _stall(exchange: Exchange) -> None:
@@ -150,9 +152,62 @@ async def test_shutdown_ends_streams_as_server_shutdown(
         _check_told_once(gateway, caplog, "server_shutdown")
 
 
+@pytest.mark.parametrize("route", _ROUTES, ids=str)
+async def test_stop_ends_the_stream_as_user_requested(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="sluice")
+    async with ScriptedBackend(_stall) as backend, running_gateway(backend.url) as gateway:
+        asking = asyncio.create_task(ask(gateway.port, route.path, route.question("?")))
+        await backend.wait_for_exchanges()
+        await _until_first_event(gateway)
+        (stream,) = gateway.services.hub.streams()
+        async with aiohttp.request("DELETE", f"{gateway.url}/api/v2/streams/{stream.id}"):
+            answer = await asking
+
+        assert _word_on_the_wire(route, answer) == _on_the_wire(route, "user_requested")
+        _check_told_once(gateway, caplog, "user_requested")
+
+
+@pytest.mark.parametrize("route", _ROUTES, ids=str)
+async def test_stream_without_reader_and_event_ends_as_timeout(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="sluice")
+    async with (
+        ScriptedBackend(_stall) as backend,
+        running_gateway(backend.url, stream_session_timeout_ms=100) as gateway,
+    ):
+        sid = await _first_event(gateway.port, route, {"X-Stream-On-Disconnect": "finish"})
+        await gateway.wait_for_streams(0)
+
+        assert _word_on_the_wire(route, await _read_again(gateway.port, sid)) == "timeout"
+        _check_told_once(gateway, caplog, "timeout")
+
+
+@pytest.mark.parametrize("route", _ROUTES, ids=str)
+async def test_stream_whose_process_was_killed_has_ended_as_interrupted(
+    route: Route, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.INFO, logger="sluice")
+    async with ScriptedBackend(_stall) as backend:
+        port = free_port()
+        async with gateway_process(backend.url, port, tmp_path) as process:
+            async with aiohttp.ClientSession() as client:
+                await wait_until_ready(client, f"http://127.0.0.1:{port}")
+            sid = await _first_event(port, route, {"X-Stream-On-Disconnect": "finish"})
+            process.kill()
+        async with running_gateway(backend.url, data_dir=tmp_path) as gateway:
+            answer = await _read_again(gateway.port, sid)
+
+            assert _word_on_the_wire(route, answer) == "interrupted"
+            _check_told_once(gateway, caplog, "interrupted")
+
+
 def test_every_ending_of_the_vocabulary_is_shown_here() -> None:
-    shown = {case.reason for case in _COMMITTED} | {"client_gone", "server_shutdown"}
-    assert shown | _LATER == ENDING_REASONS
+    shown = {case.reason for case in _COMMITTED}
+    shown |= {"client_gone", "server_shutdown", "user_requested", "timeout", "interrupted"}
+    assert shown == ENDING_REASONS
 
 
 @pytest.mark.parametrize("route", _ROUTES, ids=str)
@@ -166,6 +221,21 @@ async def test_first_ending_decides(route: Route, caplog: pytest.LogCaptureFixtu
         _check_told_once(gateway, caplog, "completed")
 
 
+async def _first_event(port: int, route: Route, headers: dict[str, str]) -> str:
+    """The id of a stream that is left after its first event."""
+    async with connected(port) as client:
+        await client.ask(route.path, route.question("?"), headers)
+        head = (await client.head()).decode()
+        await client.body(1)
+    return head.partition("X-Stream-Id: ")[2][:16]
+
+
+async def _read_again(port: int, sid: str) -> Answer:
+    head = f"GET /api/v2/streams/{sid} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n"
+    raw = await ask_raw(port, [f"{head}Accept: text/event-stream\r\n\r\n".encode()])
+    return parsed(raw.data, was_reset=False)
+
+
 async def _until_first_event(gateway: Gateway) -> None:
     (running,) = gateway.services.hub._running.values()
     async with asyncio.timeout(5):
@@ -177,7 +247,11 @@ def _on_the_wire(route: Route, reason: str) -> str:
     """A provider's own words for its own endings, where ours can't be said."""
     if route.is_typed:
         return reason
-    return {"incomplete": "completed", "upstream_error": "busy"}.get(reason, reason)
+    return {
+        "incomplete": "completed",
+        "upstream_error": "busy",
+        "user_requested": "completed",
+    }.get(reason, reason)
 
 
 def _word_on_the_wire(route: Route, answer: Answer) -> str:
