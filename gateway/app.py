@@ -34,8 +34,9 @@ from gateway.tasks import TaskOwner
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import StreamObserver
 from gateway.tokens import ApiKeyAuthenticator, Authenticator, NoAuthentication
+from gateway.tokens.links import Links, link_key_path
 from gateway.upstream.client import UpstreamClient
-from gateway.web import conversations, graphql, health, pages, streams
+from gateway.web import conversations, graphql, health, links, pages, streams
 from gateway.web.chat import chat_stream
 from gateway.web.middleware.access import access
 from gateway.web.middleware.auth import authentication
@@ -73,10 +74,13 @@ _PROBES = {
 
 _STREAM_ROUTES = {
     STREAMS_PATH: streams.list_streams,
-    STREAMS_PATH + "/{stream_id}": streams.stream,
+    links.PATH: links.make_link,
     streams.CONVERSATION_PATH: streams.conversation_stream,
-    streams.TERMINATE_PATH: streams.terminate,
     conversations.PATH: conversations.conversation,
+}
+_ONE_STREAM_ROUTES = {
+    STREAMS_PATH + "/{stream_id}": streams.stream,
+    streams.TERMINATE_PATH: streams.terminate,
 }
 
 
@@ -172,6 +176,7 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
         counts=counts,
         leases=OwnerLeases(settings.stream_max_per_owner),
         authenticator=_make_authenticator(settings),
+        links=Links.load(link_key_path(settings.data_dir)),
         conversations=Conversations(
             settings.session_timeout_ms / 1000, settings.cleanup_interval_ms / 1000
         ),
@@ -248,6 +253,8 @@ def _add_routes(app: web.Application, settings: Settings) -> None:
         app.router.add_get(path, handler, name=f"public.{_as_name(path)}", expect_handler=expect)
     for path, handler in _STREAM_ROUTES.items():
         add("*", path, handler, f"streams.{_as_name(path)}")
+    for path, handler in _ONE_STREAM_ROUTES.items():
+        add("*", path, handler, f"streams.one.{_as_name(path)}")
     add("*", graphql.PATH, graphql.GraphQL().handle, "streams.graphql")
     for path in (CHAT_PATH, *settings.chat_stream_aliases):
         add("*", path, chat_stream, f"chat.{_as_name(path)}")

@@ -231,6 +231,9 @@ class Settings(BaseSettings):
     cleanup_interval_ms: NonNegativeInt = Field(
         600_000, description="How often idle conversations are looked for."
     )
+    stream_link_seconds: PositiveInt = Field(
+        600, description="Longest life of a link to a stream, and of one that asks for none."
+    )
     stream_max_readers: NonNegativeInt = Field(
         64, description="Readers of one stream at once; one more gets 429."
     )

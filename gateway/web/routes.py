@@ -1,7 +1,8 @@
 """What kind of route a request has found, told by the route's name.
 
 `public.*` is for everybody; `chat.*` the typed route and its aliases; `provider` is `/v1/*`;
-`backend` every other path, which passes as it is.
+`streams.one.*` is about one stream and takes a link in place of a credential; `backend` is every
+other path, which passes as it is.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from urllib.parse import unquote
 from aiohttp import hdrs, web
 
 from gateway.sse.dialects import provider_dialect
+
+#: The query parameter that holds a capability link's token.
+LINK = "link"
 
 
 def resolved(path: str) -> str:
@@ -27,6 +31,11 @@ def resolved(path: str) -> str:
 
 def is_public(request: web.Request) -> bool:
     return _name(request).startswith("public.")
+
+
+def takes_link(request: web.Request) -> bool:
+    """Whether this names its stream by a link, which then says alone what may be done."""
+    return LINK in request.query and _name(request).startswith("streams.one.")
 
 
 def is_generation(request: web.Request) -> bool:

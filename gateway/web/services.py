@@ -20,6 +20,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import StreamObserver
 from gateway.telemetry.trace import TraceContext
 from gateway.tokens import Authenticator
+from gateway.tokens.links import Links
 from gateway.upstream.client import UpstreamClient
 from gateway.web.outlet import StallWatch
 from gateway.web.presence import PresenceWatch
@@ -37,6 +38,7 @@ class Services:
     counts: BoundedMemoryStorage  #: what the rate limiter counts in, for its sweeps
     leases: OwnerLeases
     authenticator: Authenticator
+    links: Links
     conversations: Conversations
     metrics: Metrics
     observer: StreamObserver

@@ -12,8 +12,9 @@ from gateway.sse.event import Usage
 from gateway.stream.live import LiveStream
 from gateway.stream.model import Ending, user_ending
 from gateway.web.body import is_json, parse_json_object, read_body
+from gateway.web.links import find_permitted
 from gateway.web.response import json_response
-from gateway.web.resume import attach, find_owned, owned_streams, read_cursor
+from gateway.web.resume import attach, owned_streams, read_cursor
 from gateway.web.services import SERVICES
 from gateway.web.streaming import read_manner
 
@@ -27,8 +28,10 @@ async def stream(request: web.Request) -> web.StreamResponse:
     """`GET` replays as an event stream or tells as JSON, by `Accept`; `DELETE` stops."""
     if request.method not in (hdrs.METH_GET, hdrs.METH_DELETE):
         raise web.HTTPMethodNotAllowed(request.method, (hdrs.METH_GET, hdrs.METH_DELETE))
-    found = await find_owned(request, request.match_info["stream_id"])
-    if request.method == hdrs.METH_DELETE:
+    is_stop = request.method == hdrs.METH_DELETE
+    stream_id = request.match_info["stream_id"]
+    found = await find_permitted(request, stream_id, "stop" if is_stop else "read")
+    if is_stop:
         _stop(request, found, user_ending(None))
         return json_response(describe(found))
     if "text/event-stream" not in request.headers.get(hdrs.ACCEPT, ""):
@@ -124,7 +127,7 @@ async def _find_to_stop(request: web.Request, body: dict[str, object]) -> LiveSt
         if value is not None and not isinstance(value, str):
             raise BadRequest("This must be a string.", code="invalid_type", param=name)
     if isinstance(stream_id, str):
-        found = await find_owned(request, stream_id)
+        found = await find_permitted(request, stream_id, "stop")
         if conversation_id is not None and found.origin.conversation_id != conversation_id:
             raise NotFound("There is no such stream.", code="stream_not_found")
         return found
