@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from typing import Protocol
 
@@ -16,6 +17,7 @@ except ImportError:  # an extra; gzip is always there
 _LEVEL, _WINDOW_BITS, _MEMORY_LEVEL = 1, 13, 5
 _GZIP_FORMAT = 16
 _ZSTD_WINDOW_LOG = 15
+_WEIGHT = re.compile(r"(?:q\s*=\s*([01](?:\.[0-9]{0,3})?))?")
 
 
 class Encoder(Protocol):
@@ -68,19 +70,23 @@ class ZstdEncoder:
 
 
 def choose_encoder(request: web.Request) -> Encoder | None:
-    """The best coding that the client accepts, zstd before gzip; None for none."""
-    accepted = _accepted(request.headers.getall(hdrs.ACCEPT_ENCODING, []))
-    if zstandard is not None and "zstd" in accepted:
-        return ZstdEncoder()
-    return GzipEncoder() if "gzip" in accepted else None
+    """The coding that the client likes best, zstd where it has no preference; None for none."""
+    weights = _weights(request.headers.getall(hdrs.ACCEPT_ENCODING, []))
+    offers: list[type[Encoder]] = [GzipEncoder]
+    if zstandard is not None:
+        offers.insert(0, ZstdEncoder)
+    best = max(offers, key=lambda offer: weights.get(offer.name, 0))
+    least = weights.get("identity", 0)
+    weight = weights.get(best.name, 0)
+    return best() if weight and weight >= least else None
 
 
-def _accepted(lines: list[str]) -> set[str]:
-    """The codings with a weight over 0 (RFC 9110, section 12.5.3); `*` names none of them."""
-    accepted = set()
+def _weights(lines: list[str]) -> dict[str, float]:
+    """How much each coding is liked (RFC 9110, section 12.5.3); `*` names none of them."""
+    weights = {}
     for entry in ",".join(lines).lower().split(","):
-        name, _, parameters = entry.partition(";")
-        weight = parameters.strip().removeprefix("q=").strip() or "1"
-        if weight.strip("0.") != "":
-            accepted.add(name.strip())
-    return accepted
+        name, _, parameter = entry.partition(";")
+        match = _WEIGHT.fullmatch(parameter.strip())
+        if match is not None:
+            weights[name.strip().removeprefix("x-")] = float(match[1] or 1)
+    return weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from playwright.async_api import Browser, Page, async_playwright
 from scripts.mock.answers import answer_to
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
+from tests.backend import Exchange, ScriptedBackend, chunked, sse_head
 from tests.faults import FaultProxy
 from tests.gateway import Gateway, running_gateway
 
@@ -120,6 +122,40 @@ async def test_event_source_sees_numbered_events(browser: Browser) -> None:
     numbered = [event["id"] for event in seen if event["type"] != "heartbeat"]
     sid = seen[0]["data"]["stream_id"]
     assert numbered == [f"{sid}.{seq}" for seq in range(1, len(numbered) + 1)]
+
+
+async def test_event_source_sees_each_compressed_event_before_the_next_is_said(
+    browser: Browser,
+) -> None:
+    words, told = ["one", "two", "three"], asyncio.Semaphore(0)
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(sse_head())
+        for word in words:
+            await told.acquire()
+            await exchange.send(chunked(b'data: {"content":"%b"}\n\n' % word.encode()))
+        await exchange.stall()
+
+    async with (
+        ScriptedBackend(script) as backend,
+        running_gateway(backend.url, upstream_dialect="rag", stream_compression="auto") as gateway,
+        opened(browser, gateway.url) as (page, _),
+    ):
+        async with page.expect_response(lambda one: "chat-stream" in one.url) as answering:
+            await page.evaluate("""() => {
+              window.seen = [];
+              const source = new EventSource('/api/v2/chat-stream?query=count');
+              source.addEventListener('content_chunk',
+                (event) => window.seen.push(JSON.parse(event.data).content));
+            }""")
+        answer = await answering.value
+        assert (await answer.all_headers())["content-encoding"] in ("gzip", "zstd")
+        for count in range(1, len(words) + 1):
+            told.release()
+            async with asyncio.timeout(5):
+                while await page.evaluate("window.seen.length") < count:
+                    await asyncio.sleep(0.01)
+        assert await page.evaluate("window.seen") == words
 
 
 async def test_event_source_whose_socket_is_cut_five_times_shows_the_whole_answer_once(
