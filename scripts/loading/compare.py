@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, field
 
 from scripts.loading import process
 from scripts.loading.meter import limits
-from scripts.loading.peers import NotInstalled, Peer
+from scripts.loading.peers import Peer
 from scripts.loading.running import PeerFailed, lean_backend, running
 from scripts.loading.scenarios import Scenario
+from scripts.loading.start import NotInstalled
 
 
 @dataclass(frozen=True, slots=True)

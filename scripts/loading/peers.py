@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.loading import others
+from scripts.loading.start import Start
 from scripts.loading.targets import Target
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-#: Where `scripts/bench-setup` puts the peers that aren't on the PATH.
-PEERS = ROOT / ".cache" / "peers"
 
 #: Everything that costs is on, and nothing stands in the way of thousands of streams.
 GATEWAY_SETTINGS = {
@@ -28,19 +27,6 @@ GATEWAY_SETTINGS = {
     "UPSTREAM_FIRST_TOKEN_SECONDS": "600",
     "LOG_LEVEL": "info",
 }
-
-
-class NotInstalled(Exception):
-    """A peer isn't there; the text says how to get it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """How a peer is started."""
-
-    command: list[str]
-    environment: dict[str, str] = field(default_factory=dict)
-    cwd: Path = ROOT
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +74,6 @@ def _bare(upstream: str, port: int, folder: Path) -> Start:
     return Start([sys.executable, str(HERE / "bare_relay.py"), upstream, str(port)])
 
 
-def _program(name: str, *, hint: str = "scripts/bench-setup installs it") -> str:
-    found = shutil.which(name, path=f"{PEERS}/bin:{os.environ['PATH']}:/usr/sbin")
-    if found is None:
-        raise NotInstalled(f"{name} isn't installed; {hint}")
-    return found
-
-
 KNOWN = {
     each.name: each
     for each in (
@@ -102,5 +81,9 @@ KNOWN = {
         Peer("bare", _bare),
         _gateway("gateway", "openai"),
         _gateway("gateway-typed", "typed"),
+        Peer("nginx", others.nginx),
+        Peer("envoy", others.envoy),
+        Peer("litellm", others.litellm, start_s=90),
+        Peer("portkey", others.portkey, headers=others.portkey_headers),
     )
 }

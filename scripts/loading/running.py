@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.loading.crowd import Crowd, Plan
-from scripts.loading.peers import HERE, Peer, Start
+from scripts.loading.peers import HERE, Peer
+from scripts.loading.start import Start
 from scripts.loading.targets import Target
 
 _STOP_S = 10.0
