@@ -77,14 +77,11 @@ async def _running(values: dict[str, object]) -> AsyncIterator[Gateway]:
         await runner.cleanup()
 
 
-@asynccontextmanager
-async def gateway_process(
+def gateway_environment(
     upstream: str, port: int, data_dir: Path, database_url: str | None = None
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The command in a process of its own, which may be killed. It may not listen yet."""
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": os.pathsep.join(sys.path),
+) -> dict[str, str]:
+    """What a process of its own is told."""
+    return {
         "UPSTREAM_URL": upstream,
         "ENABLE_SSE_STREAMING": "true",
         "RATE_LIMIT": "0",
@@ -93,6 +90,18 @@ async def gateway_process(
         "DATA_DIR": str(data_dir),
         "LOG_LEVEL": "error",
         **({"DATABASE_URL": database_url} if database_url else {}),
+    }
+
+
+@asynccontextmanager
+async def gateway_process(
+    upstream: str, port: int, data_dir: Path, database_url: str | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The command in a process of its own, which may be killed. It may not listen yet."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        **gateway_environment(upstream, port, data_dir, database_url),
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "gateway.cli", "serve", env=environment

@@ -1,70 +1,174 @@
-"""A gateway that is killed: what clients had heard of is readable afterwards, ended honestly."""
+"""A gateway that is killed: what clients had heard of is readable afterwards, ended honestly.
+
+Several gateways live and die side by side, each with a port and a store of its own. They are forked
+from a process that has imported everything, since a hundred starts of Python would be most of it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
 import random
-import signal
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+import asyncpg
 import pytest
 
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
-from tests.gateway import gateway_process, wait_until_ready
-from tests.servers import free_port
+from tests.gateway import gateway_environment, wait_until_ready
+from tests.servers import free_port, new_database
 
-KILLS = 50
+KILLS = 100
+LANES = 5
 STREAMS = 4
+#: One in so many is killed while it starts, perhaps while it puts right what the last one left.
+EARLY = 5
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["pytest", "gateway.cli", "uvloop"])
 
 
-async def ask(client: aiohttp.ClientSession, url: str, heard: dict[str, bytes]) -> None:
-    """Reads a stream until the gateway dies; what was heard of it is kept."""
-    try:
-        async with client.get(f"{url}/api/v2/chat-stream?query=coffee") as response:
-            sid = response.headers["X-Stream-Id"]
-            heard[sid] = b""
-            async for chunk in response.content.iter_any():
-                heard[sid] += chunk
-    except aiohttp.ClientError:
-        pass
+def serve(environment: dict[str, str]) -> None:
+    """The command `sluice serve`, in the process that runs this."""
+    from gateway.cli import main
+
+    os.environ.clear()
+    os.environ.update(environment)
+    main(["serve"])
 
 
-@pytest.mark.timeout(400)
+@dataclass(slots=True)
+class Lane:
+    """One store, and the gateways that use it one after another."""
+
+    upstream: str
+    data_dir: Path
+    database_url: str | None
+    client: aiohttp.ClientSession
+    chance: random.Random
+    port: int = field(default_factory=free_port)
+    heard: dict[str, bytes] = field(default_factory=dict)
+    told: int = 0
+    cut: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @asynccontextmanager
+    async def gateway(self) -> AsyncIterator[None]:
+        """A running process, killed at the end of the context."""
+        environment = gateway_environment(
+            self.upstream, self.port, self.data_dir, self.database_url
+        )
+        process = processes.Process(target=serve, args=(environment,), daemon=True)
+        await asyncio.to_thread(process.start)
+        try:
+            yield
+        finally:
+            process.kill()
+            await asyncio.to_thread(process.join)
+            process.close()
+
+    async def run(self, kills: int) -> None:
+        for number in range(1, kills + 1):
+            asking: list[asyncio.Task[None]] = []
+            async with self.gateway():
+                if number % EARLY:
+                    await self.look_back()
+                    asking = [asyncio.create_task(self.ask()) for _ in range(STREAMS)]
+                    await self.pause(0.3)
+                else:
+                    await self.pause(0.15)
+            await asyncio.gather(*asking)
+            await self.check_store()
+        async with self.gateway():
+            await self.look_back()
+
+    async def ask(self) -> None:
+        """Reads a stream until the gateway dies; what was heard of it is kept."""
+        try:
+            async with self.client.get(f"{self.url}/api/v2/chat-stream?query=coffee") as response:
+                sid = response.headers["X-Stream-Id"]
+                self.heard[sid] = b""
+                async for chunk in response.content.iter_any():
+                    self.heard[sid] += chunk
+        except aiohttp.ClientError:
+            pass
+
+    async def pause(self, most_s: float) -> None:
+        left_s = self.chance.uniform(0, most_s)
+        while left_s > 0:
+            await asyncio.sleep(min(left_s, 0.05))
+            left_s -= 0.05
+
+    async def look_back(self) -> None:
+        """Once it listens, checks what was heard of the gateway before."""
+        await wait_until_ready(self.client, self.url)
+        self.told += await check(self.client, self.url, self.heard)
+        self.cut += sum(b"event: complete" not in data for data in self.heard.values())
+        self.heard.clear()
+
+    async def check_store(self) -> None:
+        if self.database_url is None:
+            await asyncio.to_thread(check_sqlite, self.data_dir)
+        else:
+            await check_postgres(self.database_url)
+
+
+def check_sqlite(data_dir: Path) -> None:
+    """Of a copy, so that the next gateway finds the files as the last one left them."""
+    copy = data_dir.with_name(f"{data_dir.name}-copy")
+    shutil.copytree(data_dir, copy)
+    for file in copy.glob("*.sqlite3"):
+        with closing(sqlite3.connect(file)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    assert list(copy.glob("*.sqlite3"))
+    shutil.rmtree(copy)
+
+
+async def check_postgres(url: str) -> None:
+    """Every index holds every row (`amcheck`)."""
+    connection = await asyncpg.connect(url)
+    await connection.execute("CREATE EXTENSION IF NOT EXISTS amcheck")
+    checked = await connection.fetch(
+        "SELECT bt_index_check(indexrelid, true) FROM pg_index"
+        " JOIN pg_class ON pg_class.oid = indexrelid"
+        " WHERE relnamespace = 'public'::regnamespace AND relpersistence <> 't'"
+    )
+    assert checked
+    await connection.close()
+
+
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 async def test_every_stream_that_a_client_heard_of_survives_a_kill(
     tmp_path: Path, database: str, request: pytest.FixtureRequest
 ) -> None:
-    database_url = None
-    if database == "postgresql":
-        database_url = request.getfixturevalue("postgres_url")
-    chance = random.Random(5)
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    told = ended_early = 0
     async with (
         serving(Behaviour(first=0, pace=15, seed=1)) as upstream,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client,
     ):
-        heard: dict[str, bytes] = {}
-        for _ in range(KILLS):
-            async with gateway_process(upstream, port, tmp_path, database_url) as process:
-                await wait_until_ready(client, url)
-                told += await check(client, url, heard)
-                ended_early += sum(b"event: complete" not in data for data in heard.values())
-                heard = {}
-                asking = [asyncio.create_task(ask(client, url, heard)) for _ in range(STREAMS)]
-                for _ in range(chance.randrange(1, 10)):
-                    await asyncio.sleep(0.03)
-                process.send_signal(signal.SIGKILL)
-                await asyncio.gather(*asking)
-        async with gateway_process(upstream, port, tmp_path, database_url):
-            await wait_until_ready(client, url)
-            told += await check(client, url, heard)
+        lanes = []
+        for number in range(LANES):
+            url = None
+            if database == "postgresql":
+                url = await new_database(request.getfixturevalue("postgres_url"))
+            data_dir = tmp_path / f"lane-{number}"
+            lanes.append(Lane(upstream, data_dir, url, client, random.Random(number)))
+        async with asyncio.TaskGroup() as group:
+            for lane in lanes:
+                group.create_task(lane.run(KILLS // LANES))
     # Some are killed before their client has heard of them.
-    assert told > KILLS * STREAMS // 2
-    assert ended_early > KILLS
+    assert sum(lane.told for lane in lanes) > KILLS * STREAMS // 3
+    assert sum(lane.cut for lane in lanes) > KILLS
 
 
 async def check(client: aiohttp.ClientSession, url: str, heard: dict[str, bytes]) -> int:
