@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 #: One transaction is closed when it holds so much, so that it neither takes long nor much memory.
 _BATCH_BYTES = 4 * 1024 * 1024
 _BATCH_STREAMS = 256
+#: A write that takes longer is one to a store that is away: a locked file, a dead network.
+_PATIENCE_S = 2.0
 
 
 class Source(Protocol):
@@ -139,6 +141,8 @@ class Keeper:
         self._settled = asyncio.Event()
         self._failures = 0
         self._is_writing = False
+        self._in_hand: set[StreamId] = set()  #: those that the writer has taken, until written
+        self._write_began: float | None = None
         self._tasks = TaskOwner()
         self.unkept = 0  #: streams that weren't taken, since there were too many
         self.faults: deque[Fault] = deque(maxlen=faults)
@@ -149,13 +153,20 @@ class Keeper:
 
     @property
     def is_degraded(self) -> bool:
-        """Whether the store didn't take the last write, or refuses some stream."""
-        return self._failures > 0 or bool(self._refused)
+        """Whether the store is away, or refuses some stream."""
+        return self._is_away or bool(self._refused)
+
+    @property
+    def _is_away(self) -> bool:
+        """Whether it didn't take the last write, or has been at one for too long."""
+        began = self._write_began
+        is_stuck = began is not None and time.monotonic() - began > _PATIENCE_S
+        return self._failures > 0 or is_stuck
 
     @property
     def queued(self) -> int:
         """How many streams have something that isn't written."""
-        return len(self._dirty | self._urgent | self._refused)
+        return len(self._dirty | self._urgent | self._refused | self._in_hand)
 
     @property
     def last_error(self) -> Fault | None:
@@ -180,7 +191,7 @@ class Keeper:
         kept = _Kept(source, asyncio.get_running_loop().create_future())
         self._kept[source.id] = kept
         self._press(source.id)
-        if self._failures:
+        if self._is_away:
             return False
         try:
             async with asyncio.timeout(timeout_s):
@@ -236,6 +247,7 @@ class Keeper:
                 await self._retry_refused()
             finally:
                 self._is_writing = False
+                self._in_hand.clear()
             self._note_settled()
 
     async def _await_work(self) -> None:
@@ -256,6 +268,7 @@ class Keeper:
         ids = self._urgent | self._dirty if everything else set(self._urgent)
         self._urgent -= ids
         self._dirty -= ids
+        self._in_hand = ids - self._refused
         waiting = [self._kept[i] for i in ids - self._refused if i in self._kept]
         while waiting:
             drafts = _drafts(waiting)
@@ -270,6 +283,7 @@ class Keeper:
         self._refused_due = time.monotonic() + self._backoff.max_delay_ms / 1000
         for stream_id in list(self._refused):
             self._refused.discard(stream_id)
+            self._in_hand.add(stream_id)
             if not await self._write(_drafts([self._kept[stream_id]])):
                 self._urgent.add(stream_id)
                 return
@@ -294,6 +308,7 @@ class Keeper:
     async def _try(self, drafts: list[_Draft]) -> StoreError | None:
         try:
             changes = [change for draft in drafts for change in draft.changes]
+            self._write_began = time.monotonic()
             lost = await self._store.write(changes) if changes else frozenset[StreamId]()
         except StoreError as error:
             self._note_fault(error, drafts)
@@ -304,6 +319,8 @@ class Keeper:
             logger.exception("store.bug")
             self._note_fault(unknown, drafts)
             return unknown
+        finally:
+            self._write_began = None
         if self._failures:
             logger.info("store.recovered", extra={"failures": self._failures})
             self._failures = 0
@@ -315,6 +332,7 @@ class Keeper:
         kept = draft.kept
         kept.is_created = True
         kept.seq = draft.last
+        self._in_hand.discard(kept.source.id)
         _resolve(kept, is_durable=True)
         if draft.has_ended:
             self._kept.pop(kept.source.id, None)
