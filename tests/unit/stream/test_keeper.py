@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import sqlite3
-import subprocess
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Self
 
 import pytest
 import sqlalchemy as sa
@@ -23,7 +18,8 @@ from gateway.stream.log import EventLog, LogBudget
 from gateway.stream.model import Status, StreamId, new_stream_id
 from gateway.stream.sql import SqlStore, make_store
 from gateway.stream.store import Ended, SessionStore, StreamRecord
-from tests.servers import _postgres_user, free_port
+from tests.postgres import Postgres
+from tests.servers import free_port
 
 FAST = Backoff(base_delay_ms=20, max_delay_ms=40)
 
@@ -110,55 +106,6 @@ async def locked(store: SqlStore, tmp_path: Path) -> AsyncIterator[None]:
     with closing(sqlite3.connect(tmp_path / "streams.sqlite3", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
-
-
-class Postgres:
-    """A server of the test's own, which can be stopped and started on the same data and port."""
-
-    def __init__(self, port: int) -> None:
-        self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-        programs = os.environ.get("TEST_POSTGRES_BIN") or shutil.which("initdb")
-        assert programs is not None
-        path = Path(programs)
-        self._programs = path.resolve().parent if path.name == "initdb" else path
-        self._user = _postgres_user()
-        self._folder = tempfile.mkdtemp(prefix="postgres-")
-        if self._user is not None:
-            shutil.chown(self._folder, self._user)
-        options = f"-p {port} -k {self._folder} -h 127.0.0.1 -F"
-        self._options = ["-o", options, "-l", f"{self._folder}/output"]
-
-    def __enter__(self) -> Self:
-        self._ctl("initdb", "-o", "--username=postgres --auth=trust --no-sync")
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-        shutil.rmtree(self._folder)
-
-    def start(self) -> None:
-        self._ctl("start", *self._options)
-
-    def stop(self) -> None:
-        self._ctl("stop", "-m", "immediate")
-
-    def _ctl(self, action: str, *arguments: str) -> None:
-        subprocess.run(
-            [
-                str(self._programs / "pg_ctl"),
-                action,
-                "-w",
-                "-D",
-                f"{self._folder}/data",
-                *arguments,
-            ],
-            user=self._user,
-            cwd=self._folder,
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
 
 
 async def until(condition: object) -> None:

@@ -1,0 +1,78 @@
+"""A PostgreSQL that goes away and comes back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Self
+
+from tests.servers import _postgres_user
+
+
+class Postgres:
+    """A server of the test's own, which can be stopped and started on the same data and port.
+
+    A crash of it loses nothing that was committed: what it has written is the kernel's.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        programs = os.environ.get("TEST_POSTGRES_BIN") or shutil.which("initdb")
+        assert programs is not None
+        path = Path(programs)
+        self._programs = path.resolve().parent if path.name == "initdb" else path
+        self._user = _postgres_user()
+        self._folder = tempfile.mkdtemp(prefix="postgres-")
+        if self._user is not None:
+            shutil.chown(self._folder, self._user)
+        options = f"-p {port} -k {self._folder} -h 127.0.0.1 -F"
+        self._options = ["-o", options, "-l", f"{self._folder}/output"]
+
+    def __enter__(self) -> Self:
+        self._ctl("initdb", "-o", "--username=postgres --auth=trust --no-sync")
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        shutil.rmtree(self._folder)
+
+    def start(self) -> None:
+        self._ctl("start", *self._options)
+
+    def stop(self) -> None:
+        self._ctl("stop", "-m", "immediate")
+
+    def freeze(self) -> None:
+        """From now on it takes connections and says nothing: no process of it runs."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        pid = Path(self._folder, "data", "postmaster.pid").read_text().split()[0]
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for process in (pid, *children):
+            os.kill(int(process), number)
+
+    def _ctl(self, action: str, *arguments: str) -> None:
+        subprocess.run(
+            [
+                str(self._programs / "pg_ctl"),
+                action,
+                "-w",
+                "-D",
+                f"{self._folder}/data",
+                *arguments,
+            ],
+            user=self._user,
+            cwd=self._folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
