@@ -15,15 +15,14 @@ from gateway.stream.model import ENDING_REASONS, StreamId
 from tests.backend import ScriptedBackend
 from tests.client import connected
 from tests.gateway import running_gateway
+from tests.integration.stage import CHAT, Stage
 from tests.integration.stops import (
-    CHAT,
     ROUTES,
     SAID,
     TYPED,
     WAYS,
     House,
     Keys,
-    Stage,
     Visit,
     visiting,
     ways_of,

@@ -19,11 +19,9 @@ import pytest_asyncio
 from tests.backend import ScriptedBackend
 from tests.client import events
 from tests.gateway import Gateway, running_gateway
+from tests.integration.stage import CHAT, MESSAGES, RESPONSES, Stage, deaf_listener
 from tests.integration.stops import (
-    CHAT,
     ENDED,
-    MESSAGES,
-    RESPONSES,
     ROUTES,
     RUNNING,
     TYPED,
@@ -32,10 +30,8 @@ from tests.integration.stops import (
     WITH_REASON,
     House,
     Keys,
-    Stage,
     Stopped,
     Visit,
-    deaf_listener,
     visiting,
     ways_of,
 )
