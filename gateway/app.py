@@ -6,7 +6,8 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 
 import aiohttp
 from aiohttp import web
@@ -22,6 +23,7 @@ from gateway.settings import Settings
 from gateway.sse.dialects import provider_dialect
 from gateway.stream.archive import Archive
 from gateway.stream.cipher import Cipher
+from gateway.stream.claim import DirectoryClaim
 from gateway.stream.conversations import Conversations
 from gateway.stream.hub import Clocks, Hub, Limits
 from gateway.stream.keeper import Backoff, Keeper
@@ -29,7 +31,8 @@ from gateway.stream.log import LogBudget
 from gateway.stream.model import ENDING_REASONS
 from gateway.stream.producer import Bounds
 from gateway.stream.sql import make_store
-from gateway.stream.store import SessionStore, StoreError, instance_name
+from gateway.stream.store import SessionStore, instance_name
+from gateway.stream.upkeep import Upkeep
 from gateway.tasks import TaskOwner
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import StreamObserver
@@ -56,7 +59,6 @@ from gateway.web.streaming import STREAMS_PATH
 
 logger = logging.getLogger("sluice")
 
-_STORE_RETRY_S = 1.0
 CHAT_PATH = "/api/v2/chat-stream"
 #: Not `.*`, which ends at an encoded line feed.
 _REST = r"{path:[\s\S]*}"
@@ -269,17 +271,29 @@ def _as_name(path: str) -> str:
 
 async def _run_services(app: web.Application) -> AsyncIterator[None]:
     services = app[SERVICES]
-    await services.upstream.start()
+    upkeep = _make_upkeep(services)
+    async with DirectoryClaim(services.settings.data_dir):
+        try:
+            is_open = await upkeep.open()
+            async with _all_running(services, upkeep.run(is_open=is_open)):
+                yield
+        finally:
+            await services.store.close()
+
+
+@asynccontextmanager
+async def _all_running(
+    services: Services, upkeep: Coroutine[object, object, None]
+) -> AsyncIterator[None]:
     tasks = TaskOwner()
     tasks.spawn(_tick(services), name="ticker")
-    is_open = await _open_store(services)
-    tasks.spawn(_tend_store(services, is_open=is_open), name="store")
+    tasks.spawn(upkeep, name="store")
+    await services.upstream.start()
     services.keeper.start()
     yield
     await tasks.cancel()
     await services.hub.drain(0)
     await services.keeper.close()
-    await services.store.close()
     services.conversations.close()
     await services.authenticator.close()
     await services.upstream.close()
@@ -298,40 +312,15 @@ async def _tick(services: Services) -> None:
         services.conversations.tick()
 
 
-async def _open_store(services: Services) -> bool:
-    """Opens the store and ends what a crash left running; whether the store was there.
-
-    Raises:
-        SettingsError: what is there can't be used.
-    """
-    ttl_ms = round(services.settings.resume_ttl_seconds * 1000)
-    try:
-        await services.store.open()
-        ended = await services.store.end_interrupted(round(time.time() * 1000), ttl_ms)
-    except StoreError as error:
-        logger.warning("store.unavailable", extra={"problem": error.message})
-        return False
-    for record in ended:
-        services.observer.stream_interrupted(record)
-    level = logging.INFO if ended else logging.DEBUG
-    logger.log(level, "store.opened", extra={"interrupted": len(ended)})
-    return True
-
-
-async def _tend_store(services: Services, *, is_open: bool) -> None:
-    """Sweeps the store from time to time; one that wasn't there at the start is tried again."""
+def _make_upkeep(services: Services) -> Upkeep:
     settings = services.settings
-    while True:
-        if not is_open:
-            await asyncio.sleep(_STORE_RETRY_S)
-            is_open = await _open_store(services)
-            continue
-        await asyncio.sleep(settings.stream_cleanup_interval_ms / 1000)
-        try:
-            now_ms = round(time.time() * 1000)
-            await services.store.sweep(now_ms, settings.stream_store_max_bytes)
-        except StoreError as error:
-            logger.warning("store.unavailable", extra={"problem": error.message})
+    return Upkeep(
+        services.store,
+        ttl_s=settings.resume_ttl_seconds,
+        sweep_s=settings.stream_cleanup_interval_ms / 1000,
+        max_bytes=settings.stream_store_max_bytes,
+        interrupted=services.observer.stream_interrupted,
+    )
 
 
 def _signals() -> asyncio.Event:

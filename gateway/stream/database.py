@@ -11,7 +11,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -26,7 +26,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
     StatementError,
 )
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from gateway.errors import SettingsError
@@ -41,6 +41,18 @@ _VACUUM_PAGES = 1000
 _WAL_LIMIT_BYTES = 64 * 1024 * 1024
 #: Names our lock among others in the same PostgreSQL database.
 _ADVISORY_LOCK = 0x51_0C_E5
+_CLAIM_LOCK = 0x51_0C_E6
+_LOCK_NOT_AVAILABLE = "55P03"
+#: How long to wait for another's claim, and after what silence (15 s, then twice 5 s) the server
+#: takes one back whose machine has vanished.
+_CLAIM_SETTINGS = (
+    "lock_timeout = '5s'",
+    "tcp_keepalives_idle = 15",
+    "tcp_keepalives_interval = 5",
+    "tcp_keepalives_count = 2",
+)
+_CLAIM_CHECK_S = 15
+_CLAIMED = "DATABASE_URL: another gateway uses this database; give each one its own"
 _TRANSIENT_SQLITE = {
     *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR),
     *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL),
@@ -64,6 +76,12 @@ class Database(Protocol):
     async def prepare(self, migrations: Migrations) -> None: ...
 
     async def tidy(self) -> None: ...
+
+    async def claim(self) -> None: ...
+
+    async def claim_lost(self) -> None: ...
+
+    async def unclaim(self) -> None: ...
 
 
 class Sqlite:
@@ -102,6 +120,14 @@ class Sqlite:
             raw = (await connection.get_raw_connection()).driver_connection
             if raw is not None:
                 await raw.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+
+    async def claim(self) -> None:
+        """The claim to the directory that the file is in is enough: see `gateway.stream.claim`."""
+
+    async def claim_lost(self) -> None:
+        await asyncio.Event().wait()
+
+    async def unclaim(self) -> None: ...
 
     def _lock(self) -> int:
         """Held while the file is made ready: switching to WAL doesn't wait for others."""
@@ -142,6 +168,7 @@ class Postgres:
         self._url = url
         self.engine = self._connect(_STATEMENT_S, pool_size=_CONNECTIONS, max_overflow=0)
         self.writer = self.engine
+        self._claim: AsyncConnection | None = None
 
     def insert(self, table: sa.Table) -> postgresql.Insert:
         return postgresql.insert(table)
@@ -154,6 +181,42 @@ class Postgres:
 
     async def tidy(self) -> None:
         """Its own autovacuum does that."""
+
+    async def claim(self) -> None:
+        """By a lock that the server takes back when the connection ends, however that comes.
+
+        A process that was killed may have left its connection for a moment, so this waits a little.
+        """
+        await self.unclaim()
+        engine = self._connect(_STATEMENT_S, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        connection = await engine.connect()
+        try:
+            for setting in _CLAIM_SETTINGS:
+                await connection.execute(sa.text(f"SET {setting}"))
+            await connection.execute(sa.select(sa.func.pg_advisory_lock(_CLAIM_LOCK)))
+        except BaseException as error:
+            await connection.close()
+            if isinstance(error, DBAPIError) and _sqlstate(error) == _LOCK_NOT_AVAILABLE:
+                raise SettingsError(_CLAIMED) from None
+            raise
+        self._claim = connection
+
+    async def claim_lost(self) -> None:
+        if self._claim is None:
+            return
+        raw = (await self._claim.get_raw_connection()).driver_connection
+        lost = asyncio.Event()
+        if raw is not None:
+            raw.add_termination_listener(lambda _: lost.set())
+        while await _answers(self._claim):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(lost.wait(), _CLAIM_CHECK_S)
+
+    async def unclaim(self) -> None:
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            with suppress(SQLAlchemyError, OSError):
+                await claim.close()
 
     def _connect(self, patience_s: int, **pool: object) -> AsyncEngine:
         on_server = {
@@ -229,6 +292,18 @@ def _as_store_error(error: BaseException) -> StoreError:
         is_transient = state is None or str(state).startswith(_TRANSIENT_SQLSTATES)
     detail = state or type(error).__name__
     return StoreError(f"The stream store failed ({detail}).", is_transient=is_transient)
+
+
+async def _answers(connection: AsyncConnection) -> bool:
+    try:
+        await connection.execute(sa.select(sa.literal(1)))
+    except (SQLAlchemyError, OSError):
+        return False
+    return True
+
+
+def _sqlstate(error: DBAPIError) -> object:
+    return getattr(error.orig, "sqlstate", None)
 
 
 def _sqlite_code(error: DBAPIError) -> int:

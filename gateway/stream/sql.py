@@ -104,7 +104,15 @@ class SqlStore:
         async with translated():
             await self._database.prepare(migrations)
 
+    async def claim(self) -> None:
+        async with translated():
+            await self._database.claim()
+
+    async def claim_lost(self) -> None:
+        await self._database.claim_lost()
+
     async def close(self) -> None:
+        await self._database.unclaim()
         await self._database.engine.dispose()
 
     async def write(self, batch: Sequence[Change]) -> frozenset[StreamId]:

@@ -157,7 +157,21 @@ class SessionStore(Protocol):
         """
         ...
 
-    async def close(self) -> None: ...
+    async def claim(self) -> None:
+        """Becomes the one process on it; waits some seconds for the claim of one that was killed.
+
+        Raises:
+            SettingsError: another process is there.
+        """
+        ...
+
+    async def claim_lost(self) -> None:
+        """Returns when the claim is lost, because the database was restarted perhaps."""
+        ...
+
+    async def close(self) -> None:
+        """Gives the claim back too."""
+        ...
 
     async def write(self, batch: Sequence[Change]) -> frozenset[StreamId]:
         """Writes everything or nothing; the streams whose end lost to an earlier one.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -35,6 +36,7 @@ from tests.integration.stops import (
     visiting,
     ways_of,
 )
+from tests.servers import new_database
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 AT_ONCE = 10
@@ -46,8 +48,13 @@ async def house(
 ) -> AsyncIterator[House]:
     keys = Keys.made_in(tmp_path_factory.mktemp("keys"))
     settings: dict[str, object] = {**keys.settings, "commit_delay_ms": 0}
+    elsewhere = tmp_path_factory.mktemp("deaf") / "data"
+    shutil.copytree(keys.folder, elsewhere)
+    deaf_settings = {**settings, "data_dir": elsewhere}
     if request.param == "postgresql":
-        settings["database_url"] = request.getfixturevalue("postgres_url")
+        postgres_url = request.getfixturevalue("postgres_url")
+        settings["database_url"] = await new_database(postgres_url)
+        deaf_settings["database_url"] = await new_database(postgres_url)
     stage = Stage()
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
@@ -55,7 +62,7 @@ async def house(
         listener = await enter(deaf_listener())
         gateway = await enter(running_gateway(backend.url, **settings))
         port = listener.getsockname()[1]
-        deaf = await enter(running_gateway(f"http://127.0.0.1:{port}", **settings))
+        deaf = await enter(running_gateway(f"http://127.0.0.1:{port}", **deaf_settings))
         client = await enter(aiohttp.ClientSession())
         yield House(stage, gateway, deaf, port, client, keys.anna, keys.bert)
 
