@@ -231,10 +231,22 @@ async def by_cancel(visit: Visit, headers: dict[str, str], reason: str | None) -
         return Stopped(response.status)
 
 
+async def by_link(visit: Visit, headers: dict[str, str], reason: str | None) -> Stopped:
+    """The owner asks for a link, and somebody without a credential stops by it."""
+    links = f"{visit.gateway.url}/api/v2/streams/{visit.sid}/links"
+    async with visit.house.client.post(links, json={"scope": "stop"}, headers=headers) as response:
+        if response.status != 201:
+            return Stopped(response.status)
+        url = visit.gateway.url + (await response.json())["url"]
+    async with visit.house.client.delete(url) as response:
+        return Stopped(response.status, (await response.json()).get("text"))
+
+
 WAYS: dict[str, Way] = {
     "terminate": by_rest,
     "delete": by_delete,
     "graphql": by_graphql,
+    "link": by_link,
     "cancel": by_cancel,
 }
 WITH_REASON = ("terminate", "graphql")

@@ -70,7 +70,7 @@ async def test_stop_after_a_restart_finds_the_end_that_there_was(
         for visit, told, replayed in ended:
             visit.house = house
             # OpenAI's own cancel is only for what is held in memory.
-            for way in ("terminate", "delete", "graphql"):
+            for way in ("terminate", "delete", "graphql", "link"):
                 assert (await WAYS[way](visit, visit.foreign, "theft")).status == 404
                 for _ in range(2):
                     stopped = await WAYS[way](visit, visit.own, "too_late")
