@@ -52,7 +52,8 @@ class Policy:
     `subject`, so that equal questions of two people have different hashes, or `tenant`.
 
     Raises:
-        AuditError: `bad_policy`: a time of zero, a class without one, bits that no address has.
+        AuditError: `bad_policy`: a time of zero, a class without one, one that is kept for
+            longer than the records that explain its gaps, bits that no address has.
     """
 
     retention_s: Mapping[Cls, int] = field(
@@ -68,6 +69,10 @@ class Policy:
         times = [*self.retention_s.values(), self.ip_retention_s]
         if set(self.retention_s) != set(Cls) or min(times) < 1:
             raise AuditError("bad_policy", "every class is kept for at least a second")
+        if max(times) > self.retention_s[Cls.AUDIT]:
+            raise AuditError(
+                "bad_policy", "what explains a gap is kept as long as what it explains"
+            )
         if not 8 <= self.ip_v4_bits <= 32 or not 16 <= self.ip_v6_bits <= 128:
             raise AuditError("bad_policy", "an address has 8 to 32 bits, or 16 to 128")
         if not self.email_classes <= {Cls.AUTH, Cls.QUERY}:

@@ -320,6 +320,7 @@ def test_policy_keeps_an_address_for_a_shorter_time() -> None:
     [
         {"retention_s": {Cls.QUERY: 1}},
         {"retention_s": dict.fromkeys(Cls, 0)},
+        {"retention_s": {**dict.fromkeys(Cls, 9), Cls.AUDIT: 8}, "ip_retention_s": 1},
         {"ip_retention_s": 0},
         {"ip_v4_bits": 33},
         {"ip_v6_bits": 8},
