@@ -32,6 +32,7 @@ from gateway.stream.model import ENDING_REASONS
 from gateway.stream.producer import Bounds
 from gateway.stream.sql import make_store
 from gateway.stream.store import SessionStore, instance_name
+from gateway.stream.timed import TimedStore
 from gateway.stream.upkeep import Upkeep
 from gateway.tasks import TaskOwner
 from gateway.telemetry.metrics import Metrics
@@ -145,7 +146,7 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
     observer = StreamObserver(metrics, ENDING_REASONS)
     counts = BoundedMemoryStorage()
     budget = LogBudget(settings.buffer_total_bytes)
-    store = _make_store(settings)
+    store = TimedStore(_make_store(settings), metrics.note_store)
     keeper = _make_keeper(settings, store)
     hub = Hub(
         clocks=Clocks(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _FIRST_TOKEN_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_STORE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class Metrics:
@@ -38,6 +39,23 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
+        self.resumes = Counter(
+            "sluice_resumes",
+            "Requests to go on with a stream, or to read it again.",
+            ["result"],
+            registry=registry,
+        )
+        self._store_seconds = Histogram(
+            "sluice_store_seconds",
+            "What the store took for an operation.",
+            ["operation"],
+            buckets=_STORE_BUCKETS,
+            registry=registry,
+        )
+
+    def note_store(self, operation: str, took_s: float) -> None:
+        """An operation of the store has ended, well or not."""
+        self._store_seconds.labels(operation).observe(took_s)
 
     def render(self) -> bytes:
         """The metrics in Prometheus's text format 0.0.4."""

@@ -68,12 +68,14 @@ async def resume_question(
     try:
         stream = await find_owned(request, cursor.stream_id)
     except NotFound:
+        count_resume(request, "unknown")
         if request.method == hdrs.METH_GET:
             return web.Response(status=204)  # tells an EventSource to stop for good
         raise GatewayError(
             "The stream of this cursor has expired.", code="stream_expired", status=410
         ) from None
     if stream.fingerprint != asked:
+        count_resume(request, "refused")
         raise BadRequest(
             "The cursor belongs to another question.", code="stream_mismatch", status=409
         )
@@ -96,28 +98,37 @@ async def attach(
     """
     log = stream.log
     if seq > log.last:
+        count_resume(request, "refused")
         raise BadRequest("The cursor is ahead of the stream.", code="cursor_ahead", status=409)
     if not stream.is_active and seq == log.last:
+        count_resume(request, "done")
         return web.Response(status=204)
-    is_trimmed = seq + 1 < log.first
+    result = "live" if seq == log.last else "replayed"
     first = b""
-    if is_trimmed:
+    if seq + 1 < log.first:
         snapshot = stream.wire.snapshot()
         if snapshot is None:
+            count_resume(request, "gone")
             raise GatewayError(
                 "The events after this cursor are no longer kept.",
                 code="cursor_expired",
                 status=410,
             )
-        seq = log.last if stream.is_active else log.last - 1
+        result, seq = "snapshot", log.last if stream.is_active else log.last - 1
         first = log.with_id(snapshot, seq)
     hub = request.app[SERVICES].hub
     hub.attach(stream)
+    count_resume(request, result)
     try:
         passed = Headers(headers or {})
         return await relay_stream(request, stream, manner, seq=seq, first=first, passed=passed)
     finally:
         hub.leave(stream)
+
+
+def count_resume(request: web.Request, result: str) -> None:
+    """Notes what became of a wish to go on with a stream; docs/metrics.md lists the results."""
+    request.app[SERVICES].metrics.resumes.labels(result).inc()
 
 
 def may_read(request: web.Request, stream: LiveStream) -> bool:

@@ -14,7 +14,7 @@ from gateway.stream.model import Ending, user_ending
 from gateway.web.body import is_json, parse_json_object, read_body
 from gateway.web.links import find_permitted
 from gateway.web.response import json_response
-from gateway.web.resume import attach, owned_streams, read_cursor
+from gateway.web.resume import attach, count_resume, owned_streams, read_cursor
 from gateway.web.services import SERVICES
 from gateway.web.streaming import read_manner
 
@@ -28,16 +28,25 @@ async def stream(request: web.Request) -> web.StreamResponse:
     """`GET` replays as an event stream or tells as JSON, by `Accept`; `DELETE` stops."""
     if request.method not in (hdrs.METH_GET, hdrs.METH_DELETE):
         raise web.HTTPMethodNotAllowed(request.method, (hdrs.METH_GET, hdrs.METH_DELETE))
-    is_stop = request.method == hdrs.METH_DELETE
     stream_id = request.match_info["stream_id"]
-    found = await find_permitted(request, stream_id, "stop" if is_stop else "read")
-    if is_stop:
+    if request.method == hdrs.METH_DELETE:
+        found = await find_permitted(request, stream_id, "stop")
         _stop(request, found, user_ending(None))
         return json_response(describe(found))
     if "text/event-stream" not in request.headers.get(hdrs.ACCEPT, ""):
-        return json_response(describe(found))
+        return json_response(describe(await find_permitted(request, stream_id, "read")))
+    return await _read_again(request, stream_id)
+
+
+async def _read_again(request: web.Request, stream_id: str) -> web.StreamResponse:
+    try:
+        found = await find_permitted(request, stream_id, "read")
+    except NotFound:
+        count_resume(request, "unknown")
+        raise
     cursor = read_cursor(request)
     if cursor is not None and cursor.stream_id != found.id:
+        count_resume(request, "refused")
         raise BadRequest(
             "The cursor belongs to another stream.", code="stream_mismatch", status=409
         )
