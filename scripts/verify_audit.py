@@ -33,6 +33,7 @@ MILD = {"overdue": OVERDUE, "age_unproven": UNANCHORED, "not_anchored": UNANCHOR
 DAY_MS = 86_400_000
 GRACE_MS = 25 * 3_600_000
 BLOCK = 256
+MAX_TOLD = 20
 #: The members of a line, by its kind; a record may also have a proof and a hold.
 MEMBERS = {
     "checkpoint": [{"kind", "ts", "note"}],
@@ -278,7 +279,7 @@ class Log:
         self.sweeps, self.holds, self.announced = [], set(), []
         self.planned, self.done, self.closings = Counter(), Counter(), {}
         self.catalogue, self.leaves = [], {}
-        self.wanted, self.roots, self.anchored = set(), {}, None
+        self.wanted, self.roots, self.anchored, self.rules = set(), {}, None, None
 
     def found(self, code, where=""):
         self.findings.append((code, str(where)))
@@ -329,17 +330,18 @@ class Log:
             case "audit.tombstones":
                 told = body["count"], from_url(body["list"], 32)
                 self.closings[body.get("origin", self.origin), body["day"]] = told
+            case "audit.policy":
+                self.rules = body["rules"]
             case "audit.hold":
                 self.holds.add(body["hold"])
             case "audit.release":
                 self.holds.discard(body["hold"])
             case "audit.key.rotated" | "audit.key.created" if body.get("public"):
                 self.announced.append((line["seq"], from_url(body["public"], 32)))
-            case "log.opened" | "log.dropped":
-                self.catalogue.append((body["type"], body["origin"], 0, None))
-            case "log.head" | "log.closed" | "log.abandoned":
-                root = from_url(body["root"], 32)
-                self.catalogue.append((body["type"], body["origin"], body["size"], root))
+            case str(type_) if type_.startswith("log."):
+                is_head = type_ not in ("log.opened", "log.dropped")
+                size, root = (body["size"], from_url(body["root"], 32)) if is_head else (0, None)
+                self.catalogue.append((type_, body["origin"], size, root))
 
     def collect_sweep(self, seq, body):
         origin = body.get("origin", self.origin)
@@ -506,11 +508,11 @@ class Log:
     def check_age(self, seq, body, line):
         if line.get("hold") in self.holds:
             self.counts["held"] += 1
-        elif self.policy is not None:
+        elif self.rules is not None:  # the latest: a retention that was lengthened counts
             age_ms = self.now - body["ts"] - GRACE_MS
-            if age_ms > self.policy["retention_s"][body["cls"]] * 1000:
+            if age_ms > self.rules["retention_s"][body["cls"]] * 1000:
                 self.found("overdue", seq)
-            elif "ip" in line["personal"] and age_ms > self.policy["ip_retention_s"] * 1000:
+            elif "ip" in line["personal"] and age_ms > self.rules["ip_retention_s"] * 1000:
                 self.found("overdue", f"{seq} ip")
 
     def pruned(self, seq, line):
@@ -591,9 +593,12 @@ class Audit:
             try:
                 if not note.is_signed_by(trusted):
                     raise Bad("unsigned")
-                self.check_root(log, note.size, note.root)
+                is_checked = self.check_root(log, note.size, note.root)
             except Bad as bad:
                 log.found(bad.args[0], where)
+                continue
+            if not is_checked:
+                log.counts["uncheckable"] += 1
                 continue
             trusted += [key for seq, key in log.announced if seq < note.size and key not in trusted]
             log.counts["checkpoints"] += 1
@@ -606,14 +611,14 @@ class Audit:
             log.found("not_anchored", "no checkpoint of yours covers it")
 
     def check_root(self, log, size, root):
+        """False inside a block of which only one hash is left, and beside the head of a part."""
         if not log.is_whole:
-            return
+            return (size, root) == (log.head.size, log.head.root)
         if size > log.size:
             raise Bad("cut_off")
-        if size not in log.roots:
-            log.counts["uncheckable"] += 1  # inside a block of which only one hash is left
-        elif log.roots[size] != root:
+        if log.roots.get(size, root) != root:
             raise Bad("root_mismatch")
+        return size in log.roots
 
     def check_ages(self, log):
         """Only somebody else's clock shows that what is gone was old."""
@@ -693,8 +698,14 @@ def report(logs, *, is_json):
             continue
         counts = ", ".join(f"{count} {name}" for name, count in log.counts.items())
         print(f"{log.origin}: {log.size} records ({counts})")
+        told = Counter()
         for code, where in log.findings:
-            print(f"  {code}: {where}")
+            told[code] += 1
+            if told[code] <= MAX_TOLD:
+                print(f"  {code}: {where}")
+        for code, count in told.items():
+            if count > MAX_TOLD:
+                print(f"  {code}: {count - MAX_TOLD} more, see --json")
 
 
 def arguments(args):

@@ -22,11 +22,14 @@ from gateway.audit import export
 from gateway.audit.bundle import Bundle
 from gateway.audit.canonical import Json, decode, encode, to_text
 from gateway.audit.checkpoint import Checkpoint
+from gateway.audit.draft import Drafter
 from gateway.audit.export import Tombstone
+from gateway.audit.fields import Vocabulary
 from gateway.audit.merkle import Frontier, frontier_of, leaf_hash, tiled
 from gateway.audit.note import Signer
+from gateway.audit.policy import Policy
 from gateway.audit.proofs import inclusion_proof
-from gateway.audit.record import Personal
+from gateway.audit.record import Personal, seal
 from scripts import verify_audit
 from scripts.verify_audit import BROKEN, GOOD, OVERDUE, UNANCHORED, USAGE, main
 from tests.unit.audit.history import DAY_MS, LOG, START_MS, Entry, History, busy, lived
@@ -123,7 +126,7 @@ def test_no_lawful_history_gives_an_alarm(
     folder = tmp_path_factory.mktemp("history")
     key = str(first_key(history).verifier)
     args = [str(history.write(folder)), "--key", key]
-    args += ["--checkpoints", str(history.write_held(folder))]
+    args += ["--checkpoints", str(history.write_held(folder)), "--require-anchor"]
     # The sweeper of a test that sweeps at will may be late: that is told, and is no alarm.
     assert main(args) in (GOOD, OVERDUE)
 
@@ -466,6 +469,57 @@ def test_key_that_nobody_trusted_announced_is_not_trusted(verdict: Verdict) -> N
     history.signers = [thief]
     history.sign()
     assert "unsigned" in verdict(history, is_held=False)[1]
+
+
+def test_key_is_not_trusted_by_a_root_that_can_not_be_checked(verdict: Verdict) -> None:
+    """A true checkpoint inside a pruned block vouches for nothing around it."""
+    history = History()
+    thief = Signer(LOG, b"t" * 32)
+    public = to_text(thief.verifier.public)
+    while len(history.entries) < 300:
+        history.ask()
+    history.sign()
+    true_note = history.checkpoints.pop()
+    while len(history.entries) < 520:
+        history.ask()
+    rotated = {"kind": "sign", "key": "01234567", "public": public}
+    draft = Drafter(history.policy, Vocabulary()).draft("audit.key.rotated", rotated)  # type: ignore[arg-type]
+    history.entries[9] = Entry(seal(draft, LOG, 9, history.entries[8].record.ts), {})
+    history.tick(100 * DAY_MS)
+    cutoff = history.now - 90 * DAY_MS
+    told = {"sweep": history.uuid(), "swept": "query", "cutoff_ms": cutoff}
+    told |= {"ranges": [[256, 512]], "count": 256}
+    history.append("audit.sweep", told)  # type: ignore[arg-type]
+    rebuilt(history)
+    for entry in history.entries[256:512]:
+        entry.is_pruned = True
+    history.collapsed = {1}
+    history.signers = [thief]
+    history.checkpoints = [true_note]
+    history.sign()
+    code, found = verdict(history, key=first_key(history), is_held=False)
+    assert (code, "unsigned" in found) == (BROKEN, True)
+
+
+def test_retention_that_was_lengthened_makes_nothing_overdue(verdict: Verdict) -> None:
+    history = busy()
+    history.tick(92 * DAY_MS)
+    history.policy = Policy.preset("pci")
+    history.append("audit.policy", {"rules": history.policy.rules()})
+    history.sign(is_held=True)
+    assert verdict(history) == (GOOD, set())
+
+
+def test_long_list_of_findings_is_cut_for_people(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = busy()
+    for entry in history.entries[10:60]:
+        entry.is_pruned = True
+    assert main([str(history.write(tmp_path))]) == BROKEN
+    told = capsys.readouterr().out
+    assert told.count("missing_body") == 21
+    assert "30 more" in told
 
 
 def test_record_that_is_kept_for_too_long_has_a_code_of_its_own(verdict: Verdict) -> None:
