@@ -6,85 +6,91 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from scripts.loading import options as opts
 from scripts.loading import process
-from scripts.loading.compare import Comparison, Measurement, as_json, compare, ratios
-from scripts.loading.peers import peer
-from scripts.loading.scenarios import SCENARIOS
+from scripts.loading.compare import Measurement, as_json, compare, ratios
+from scripts.loading.page import comparison_page, run_page
+from scripts.loading.progress import progress
+from scripts.loading.running import PeerFailed, lean_backend, running
+from scripts.loading.single import Load, Result
+from scripts.loading.single import run as run_load
+from scripts.loading.start import NotInstalled
+from scripts.loading.tables import comparison_tables, result_tables, show
+from scripts.loading.tally import Tally
+
+_SHOWN = ("cpu_us_per_event", "events_per_s", "streams_per_s", "kib_per_stream", "gone_p99_ms")
 
 
-def run(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    return int(options.command(options))
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; 0, or 1 if something that was measured failed, or 2 for bad options."""
+    options = opts.parser().parse_args(arguments)
+    try:
+        return _compare(options) if options.command == "compare" else _run(options)
+    except (opts.BadOptions, NotInstalled, PeerFailed) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(options: argparse.Namespace) -> int:
+    load = opts.load(options)
+    with asyncio.Runner(loop_factory=process.loop_factory()) as runner:
+        load, result = runner.run(_drive(load, options))
+    show(result_tables(result))
+    if result.limited_by:
+        print(f"The measuring side was at its limit: {', '.join(result.limited_by)}.")
+    _write(options.json, json.dumps(result.as_json(load), indent=1))
+    _write(options.html, run_page(load, result))
+    return 0 if result.success_rate in (1.0, None) else 1
+
+
+async def _drive(load: Load, options: argparse.Namespace) -> tuple[Load, Result]:
+    with progress(options.url or options.peer) as tell:
+
+        def heard(tally: Tally, share: float) -> None:
+            tell(share, f"{tally.open} open, {tally.ended} ended, {tally.events:,} events")
+
+        if options.url:
+            return load, await run_load(load, heard)
+        process.allow_many_connections()
+        cpus = opts.cores(options)
+        if cpus.load is not None:
+            process.pin(process.own_pid(), {cpus.load})
+        with lean_backend(cpus.load) as backend:
+            async with running(opts.peer_of(options), backend, cpus.peer) as what:
+                load = opts.aimed(load, what)
+                return load, await run_load(load, heard)
 
 
 def _compare(options: argparse.Namespace) -> int:
-    plan = Comparison(
-        peers=[peer(name) for name in options.peers.split(",")],
-        scenarios=[
-            SCENARIOS[name].scaled(options.scale, options.seconds)
-            for name in options.scenarios.split(",")
-        ],
-        rounds=options.rounds,
-        base=options.base,
-        peer_cpu=options.peer_cpu,
-        load_cpu=options.load_cpu,
-    )
-    with asyncio.Runner(loop_factory=process.loop_factory()) as runner:
-        made = runner.run(compare(plan, _tell))
-    for ratio in ratios(made, plan.base):
-        print(
-            f"{ratio.scenario:6} {ratio.figure:20} {ratio.peer:16} ÷ {plan.base}: "
-            f"{ratio.median:.2f} ({ratio.least:.2f}–{ratio.most:.2f})"
-        )
-    if options.json:
-        options.json.write_text(json.dumps(as_json(plan, made), indent=1))
+    plan = opts.comparison(options)
+    total = plan.rounds * len(plan.scenarios) * len(plan.peers)
+    done = 0
+    with progress("compare") as tell:
+
+        def heard(made: Measurement) -> None:
+            nonlocal done
+            done += 1
+            tell(done / total, f"{made.scenario} {made.peer}")
+            print(_line(made), flush=True)
+
+        with asyncio.Runner(loop_factory=process.loop_factory()) as runner:
+            made = runner.run(compare(plan, heard))
+    found = as_json(plan, made)
+    show(comparison_tables(plan, made, ratios(made, plan.base)))
+    _write(options.json, json.dumps(found, indent=1))
+    _write(options.html, comparison_page(plan, made, str(found["made_at"])))
     return 1 if any(each.problem for each in made) else 0
 
 
-_SHOWN = (
-    *("cpu_us_per_event", "cpu_us_per_stream", "events_per_s", "streams_per_s"),
-    *(
-        "latency_p50_us",
-        "latency_p99_us",
-        "first_p50_ms",
-        "open",
-        "kib_per_stream",
-        "left",
-        "noticed",
-        "gone_p50_ms",
-        "gone_p99_ms",
-    ),
-    *("peer_cpu", "load_cpu", "backend_cpu", "others_cpu", "ok", "failed"),
-)
-
-
-def _tell(made: Measurement) -> None:
+def _line(made: Measurement) -> str:
     figures = " ".join(f"{k}={made.figures[k]:.4g}" for k in _SHOWN if k in made.figures)
     limited = f" LIMITED BY {', '.join(made.limited_by)}" if made.limited_by else ""
-    print(
-        f"{made.round} {made.scenario} {made.peer}: {made.problem or figures}{limited}", flush=True
-    )
+    return f"{made.round + 1} {made.scenario} {made.peer}: {made.problem or figures}{limited}"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="load.py", description="Measures a streaming gateway.")
-    commands = parser.add_subparsers(required=True, metavar="command")
-    comparing = commands.add_parser("compare", help="peers beside each other")
-    comparing.set_defaults(command=_compare)
-    add = comparing.add_argument
-    add("--peers", default="bare,gateway,gateway-typed")
-    add("--scenarios", default="pace,short,blast")
-    add("--rounds", type=int, default=3)
-    add("--base", default="bare", help="whose figures the others' are divided by")
-    add("--seconds", type=float, help="of the measured part of each scenario")
-    add("--scale", type=float, default=1.0, help="share of the streams")
-    add("--peer-cpu", type=int, default=0)
-    add("--load-cpu", type=int, default=1)
-    add("--json", type=Path)
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(run())
+def _write(path: Path | None, text: str) -> None:
+    if path is not None:
+        path.write_text(text)

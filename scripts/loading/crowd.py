@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from scripts.loading.tally import Tally
 from scripts.loading.targets import Target
@@ -35,7 +35,8 @@ class Plan:
     question: str
     expected: int = 0
     is_stamped: bool = False
-    manners: Manners = Manners()
+    is_timed: bool = False
+    manners: Manners = field(default_factory=Manners)
     seed: int = 1
     #: Put `{tag}` into the question to tell the streams apart in the backend's ledger.
     is_tagged: bool = False
@@ -63,6 +64,7 @@ class Crowd:
             intended_ns=0,
             expected=self._plan.expected,
             is_stamped=self._plan.is_stamped,
+            is_timed=self._plan.is_timed,
         )
 
     async def open_loop(self, rate: float, count: int, arrivals: str = "even") -> None:

@@ -83,7 +83,7 @@ def _envoy_config(backend: Target, port: int) -> dict[str, object]:
             }
         ],
     }
-    many = {key: 100_000 for key in ("max_connections", "max_requests", "max_pending_requests")}
+    many = dict.fromkeys(("max_connections", "max_requests", "max_pending_requests"), 100_000)
     endpoint = {"endpoint": {"address": _address(backend.host, backend.port)}}
     cluster = {
         "name": "backend",

@@ -37,7 +37,7 @@ async def paced(running: Running, size: Size) -> Figures:
     question = (
         f"[mock: first=0 jitter=0 pace={1000 / size.per_second:g} tokens={tokens} stamp=text]"
     )
-    crowd = Crowd(Plan(running.target, question, tokens, is_stamped=True))
+    crowd = Crowd(Plan(running.target, question, tokens, is_stamped=True, is_timed=True))
     await crowd.open_loop(size.ramp_per_s, size.streams)
     await crowd.until(lambda tally: tally.talking == size.streams, 10)
     await asyncio.sleep(0.3)

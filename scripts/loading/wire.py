@@ -30,6 +30,8 @@ class Stream:
     intended_ns: int
     expected: int = 0
     is_stamped: bool = False
+    #: Notes the time between its events.
+    is_timed: bool = False
     #: Leaves after so many events; 0 stays.
     leave_after: int = 0
     #: Drops its connection after so many events and comes back with the last event's id.
@@ -72,6 +74,7 @@ class Wire(asyncio.Protocol):
         self._carry = b""
         self._last_ns = 0
         self._is_terminated = False
+        self._is_talking = False
         self.is_reusable = False
         self._tally.started += 1
         self._tally.open += 1
@@ -164,10 +167,12 @@ class Wire(asyncio.Protocol):
         tally = self._tally
         if not stream.events:
             tally.first_ns.append(now - stream.intended_ns)
+        if not self._is_talking:
+            self._is_talking = True
             tally.talking += 1
-        elif stream.is_stamped:
+        elif stream.is_timed:
             tally.gap_ns.append(now - self._last_ns)
-        if count > 1 and stream.is_stamped:
+        if count > 1 and stream.is_timed:
             tally.gap_ns.extend([0] * (count - 1))
         self._last_ns = now
         stream.events += count
@@ -202,8 +207,10 @@ class Wire(asyncio.Protocol):
         assert stream is not None
         tally = self._tally
         tally.open -= 1
-        tally.talking -= bool(stream.events)
-        if ending != "dropped":
+        tally.talking -= self._is_talking
+        if ending == "dropped":
+            tally.started -= 1  # it comes back, and is the same stream
+        else:
             tally.endings[ending] += 1
         if ending == "ok":
             tally.completion_ns.append((now or _now()) - stream.intended_ns)
