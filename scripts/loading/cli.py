@@ -60,7 +60,7 @@ async def _drive(load: Load, options: argparse.Namespace) -> tuple[Load, Result]
             process.pin(process.own_pid(), {cpus.load})
         with lean_backend(cpus.load) as backend:
             async with running(opts.peer_of(options), backend, cpus.peer) as what:
-                load = opts.aimed(load, what)
+                load = opts.aimed(load, what, is_shared=cpus.load is not None)
                 return load, await run_load(load, heard)
 
 

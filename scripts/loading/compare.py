@@ -61,9 +61,18 @@ class Ratio:
 
 
 #: What is compared in each scenario.
+_PACED = (
+    "cpu_us_per_event",
+    "latency_p50_us",
+    "latency_p99_us",
+    "first_p50_ms",
+    "added_latency_p50_us",
+    "added_latency_p99_us",
+    "added_first_p50_ms",
+)
 RATIOS = {
-    "pace": ("cpu_us_per_event", "latency_p50_us", "latency_p99_us", "first_p50_ms"),
-    "many": ("cpu_us_per_event", "latency_p50_us", "latency_p99_us", "first_p50_ms"),
+    "pace": _PACED,
+    "many": _PACED,
     "short": ("streams_per_s", "cpu_us_per_stream", "first_p50_ms"),
     "blast": ("events_per_s", "cpu_us_per_event"),
     "idle": ("kib_per_stream", "first_p50_ms"),
@@ -84,7 +93,33 @@ async def compare(
         await _measure(measurement, scenario, peer, plan)
         made.append(measurement)
         tell(measurement)
+    add_differences(made)
     return made
+
+
+def add_differences(made: list[Measurement]) -> None:
+    """Gives each measurement what its peer adds to `direct` of the same round, if that was run."""
+    by_place = {(m.round, m.scenario, m.peer): m.figures for m in made}
+    for each in made:
+        direct = by_place.get((each.round, each.scenario, "direct"), {})
+        for name in ("latency_p50_us", "latency_p99_us", "first_p50_ms"):
+            if each.peer != "direct" and name in each.figures and name in direct:
+                each.figures[f"added_{name}"] = each.figures[name] - direct[name]
+
+
+def growth(measurements: Iterable[Measurement]) -> list[Ratio]:
+    """CPU per event with many streams over that with few, each peer against itself."""
+    name = "cpu_us_per_event"
+    by_place = {(m.round, m.scenario, m.peer): m.figures for m in measurements}
+    found: dict[str, list[float]] = {}
+    for (number, scenario, peer), figures in by_place.items():
+        few = by_place.get((number, "pace", peer), {})
+        if scenario == "many" and name in figures and few.get(name):
+            found.setdefault(peer, []).append(figures[name] / few[name])
+    return [
+        Ratio("many over pace", name, peer, statistics.median(v), min(v), max(v))
+        for peer, v in found.items()
+    ]
 
 
 async def _measure(
@@ -96,7 +131,8 @@ async def _measure(
                 measurement.figures = await scenario.run(what, scenario.size)
     except (NotInstalled, PeerFailed) as error:
         measurement.problem = str(error)
-    measurement.limited_by = limits(measurement.figures)
+    is_shared = float(plan.load_cpu is not None)
+    measurement.limited_by = limits(measurement.figures | {"is_shared": is_shared})
 
 
 def ratios(measurements: Iterable[Measurement], base: str) -> list[Ratio]:
@@ -124,4 +160,5 @@ def as_json(plan: Comparison, measurements: list[Measurement]) -> dict[str, obje
         "scenarios": {each.name: each.meaning for each in plan.scenarios},
         "measurements": [asdict(each) for each in measurements],
         "ratios": [asdict(each) for each in ratios(measurements, plan.base)],
+        "growth": [asdict(each) for each in growth(measurements)],
     }

@@ -60,6 +60,7 @@ class Crowd:
         return Stream(
             request=target.request(self._plan.question),
             mark=target.event_mark,
+            empty=target.empty_mark,
             terminal=target.speaks.terminal,
             intended_ns=0,
             expected=self._plan.expected,
@@ -118,7 +119,6 @@ class Crowd:
         try:
             _, wire = await loop.create_connection(self._wire, target.host, target.port)
         except OSError as error:
-            self.tally.started += 1
             self.tally.endings[f"refused: {type(error).__name__}"] += 1
             return
         self.wires.add(wire)
@@ -129,6 +129,7 @@ class Crowd:
 
     def _stream(self, intended_ns: int) -> Stream:
         stream = replace(self._template, intended_ns=intended_ns)
+        self.tally.started += 1
         if self._plan.is_tagged:
             stream.tag = self._number
             question = self._plan.question.format(tag=self._number)

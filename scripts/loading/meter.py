@@ -58,8 +58,10 @@ class Meter:
 def limits(figures: dict[str, float]) -> list[str]:
     """Which of the measuring parts were themselves near their limit.
 
-    Load and backend share a core in a comparison, so their sum counts too.
+    In a comparison (`is_shared`) load and backend have one core between them.
     """
     load, backend = figures.get("load_cpu", 0.0), figures.get("backend_cpu", 0.0)
     found = [name for name, share in (("load", load), ("backend", backend)) if share > LIMIT]
-    return found or (["load + backend"] if load + backend > 2 * LIMIT else [])
+    if not found and figures.get("is_shared") and load + backend > LIMIT:
+        return ["load + backend"]
+    return found

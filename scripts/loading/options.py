@@ -102,11 +102,17 @@ def load(options: argparse.Namespace) -> Load:
     )
 
 
-def aimed(wanted: Load, what: Running) -> Load:
+def aimed(wanted: Load, what: Running, *, is_shared: bool) -> Load:
     """The same load, at a peer that was started for it."""
     headers = {**what.target.headers, **wanted.target.headers}
     target = replace(what.target, headers=headers)
-    return replace(wanted, target=target, pid=what.pid, backend_pid=what.backend.pid)
+    return replace(
+        wanted,
+        target=target,
+        pid=what.pid,
+        backend_pid=what.backend.pid,
+        is_shared=is_shared,
+    )
 
 
 def _peer(name: str) -> Peer:

@@ -33,7 +33,8 @@ class Size:
 async def paced(running: Running, size: Size) -> Figures:
     """Streams at the backend's pace: what an event costs and how late it is."""
     up_s = size.streams / size.ramp_per_s
-    tokens = int(size.per_second * (up_s + size.seconds + 2))
+    slack_s = min(2.0, 0.5 + size.seconds / 2)
+    tokens = int(size.per_second * (up_s + size.seconds + slack_s))
     question = (
         f"[mock: first=0 jitter=0 pace={1000 / size.per_second:g} tokens={tokens} stamp=text]"
     )

@@ -7,12 +7,11 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 
 from scripts.loading import process
 from scripts.loading.crowd import Crowd, Manners, Plan
 from scripts.loading.meter import Meter, limits
-from scripts.loading.running import lean_backend
 from scripts.loading.tally import Tally, summary
 from scripts.loading.targets import Target
 
@@ -35,6 +34,8 @@ class Load:
     manners: Manners = field(default_factory=Manners)
     pid: int | None = None
     backend_pid: int | None = None
+    #: Load and backend have one core between them.
+    is_shared: bool = False
     #: How long streams may go on after the last has begun.
     drain_s: float = 30.0
     seed: int = 1
@@ -100,7 +101,7 @@ async def run(load: Load, tell: Callable[[Tally, float], None] = lambda *_: None
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
-    figures = meter.read() | watch.figures()
+    figures = meter.read() | watch.figures() | {"is_shared": float(load.is_shared)}
     await crowd.close()
     return _result(crowd.tally, figures)
 
@@ -168,10 +169,3 @@ def _result(tally: Tally, figures: dict[str, float]) -> Result:
         success_rate=endings.get("ok", 0) / stayed if stayed else None,
         resumed=tally.resumed,
     )
-
-
-async def against_own_backend(load: Load, tell: Callable[[Tally, float], None]) -> Result:
-    """The same, straight to the backend of this package: what the instrument itself costs."""
-    with lean_backend() as backend:
-        target = Target(backend.url, mark=load.target.mark)
-        return await run(replace(load, target=target, backend_pid=backend.pid), tell)

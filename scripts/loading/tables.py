@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from scripts.loading.compare import Comparison, Measurement, Ratio
+from scripts.loading.compare import Comparison, Measurement, Ratio, growth
 from scripts.loading.single import Result
 
 
@@ -78,7 +78,7 @@ _QUANTILES = ("p50", "p95", "p99", "p99.9", "max")
 def result_tables(result: Result) -> list[Table]:
     times = [
         [
-            name.replace("_", " "),
+            _TIMES[name],
             *(number(found[key]) for key in _QUANTILES),
             f"{found['count']:,.0f}",
         ]
@@ -102,8 +102,14 @@ def comparison_tables(
         [f"{r.scenario}: {r.figure}", r.peer, f"{r.median:.2f}", f"{r.least:.2f}–{r.most:.2f}"]
         for r in found
     ]
-    title = f"Ratios to {plan.base} within a round"
-    return [*tables, Table(title, ("", "peer", "median", "range"), rows)]
+    tables.append(
+        Table(f"Ratios to {plan.base} within a round", ("", "peer", "median", "range"), rows)
+    )
+    if grown := growth(made):
+        title = "CPU per event, many streams over few"
+        cells = [[r.peer, f"{r.median:.2f}", f"{r.least:.2f}–{r.most:.2f}"] for r in grown]
+        tables.append(Table(title, ("peer", "median", "range"), cells))
+    return tables
 
 
 def _scenario_table(plan: Comparison, scenario: str, made: Sequence[Measurement]) -> Table:
@@ -153,7 +159,7 @@ def show(tables: Iterable[Table]) -> None:
         console.print(f"\n{table.title}", style="bold", highlight=False)
         rich = RichTable(box=SIMPLE_HEAD, show_header=any(table.head))
         for place, cell in enumerate(table.head):
-            is_figure = 0 < place and cell != ""
+            is_figure = place and cell
             rich.add_column(cell, justify="right" if is_figure else "left", overflow="fold")
         for row in table.rows:
             rich.add_row(*row)

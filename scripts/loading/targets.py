@@ -13,17 +13,23 @@ STAMP = re.compile(rb"@(\d{9,20})")
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """`mark` is in every event that counts and `terminal` only in the last, each within a line."""
+    """`mark` is in every event that counts and `terminal` only in the last, each within a line.
+
+    An event whose mark reads `empty` says nothing and doesn't count.
+    """
 
     path: str
     mark: bytes
     terminal: bytes
     method: str = "POST"
+    empty: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
 
 
 DIALECTS = {
-    "openai": Dialect("/v1/chat/completions", b'"content":"', b"data: [DONE]"),
+    "openai": Dialect(
+        "/v1/chat/completions", b'"content":"', b"data: [DONE]", empty=b'"content":""'
+    ),
     "anthropic": Dialect(
         "/v1/messages",
         b"event: content_block_delta",
@@ -63,6 +69,10 @@ class Target:
     @property
     def event_mark(self) -> bytes:
         return self.mark or self.speaks.mark
+
+    @property
+    def empty_mark(self) -> bytes:
+        return b"" if self.mark else self.speaks.empty
 
     def request(self, question: str, last_event_id: str = "") -> bytes:
         """A whole HTTP/1.1 request; with `last_event_id`, one that resumes."""

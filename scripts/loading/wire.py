@@ -26,6 +26,7 @@ class Stream:
     request: bytes
     mark: bytes
     terminal: bytes
+    empty: bytes
     #: When it should have begun; what delays the load itself counts as the server's.
     intended_ns: int
     expected: int = 0
@@ -76,7 +77,6 @@ class Wire(asyncio.Protocol):
         self._is_terminated = False
         self._is_talking = False
         self.is_reusable = False
-        self._tally.started += 1
         self._tally.open += 1
         self._transport.write(stream.request)
 
@@ -144,7 +144,7 @@ class Wire(asyncio.Protocol):
             self._carry = b""
         if not data:
             return
-        count = self._stamped(data, now) if stream.is_stamped else data.count(stream.mark)
+        count = self._stamped(data, now) if stream.is_stamped else _marks(data, stream)
         if count:
             self._count(count, stream, now)
         if stream.drop_after:
@@ -208,9 +208,7 @@ class Wire(asyncio.Protocol):
         tally = self._tally
         tally.open -= 1
         tally.talking -= self._is_talking
-        if ending == "dropped":
-            tally.started -= 1  # it comes back, and is the same stream
-        else:
+        if ending != "dropped":  # it comes back, and is the same stream
             tally.endings[ending] += 1
         if ending == "ok":
             tally.completion_ns.append((now or _now()) - stream.intended_ns)
@@ -220,3 +218,8 @@ class Wire(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+
+def _marks(data: bytes, stream: Stream) -> int:
+    count = data.count(stream.mark)
+    return count - data.count(stream.empty) if stream.empty else count
