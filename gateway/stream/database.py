@@ -30,7 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from gateway.errors import SettingsError
-from gateway.stream.migrations import Migrations
+from gateway.stream.migrations import migrate
 from gateway.stream.store import StoreError
 
 _BUSY_S = 5
@@ -73,7 +73,9 @@ class Database(Protocol):
         """The dialect's own, for its `ON CONFLICT`."""
         ...
 
-    async def prepare(self, migrations: Migrations) -> None: ...
+    async def prepare(self) -> None:
+        """Makes the tables and whatever they need, or brings them up to date."""
+        ...
 
     async def tidy(self) -> None: ...
 
@@ -105,12 +107,12 @@ class Sqlite:
     def insert(self, table: sa.Table) -> sqlite.Insert:
         return sqlite.insert(table)
 
-    async def prepare(self, migrations: Migrations) -> None:
+    async def prepare(self) -> None:
         lock = await asyncio.to_thread(self._lock)
         try:
             await self._check()
             async with self.writer.begin() as connection:
-                await connection.run_sync(migrations.apply)
+                await migrate(connection)
         finally:
             await asyncio.to_thread(os.close, lock)
 
@@ -173,11 +175,11 @@ class Postgres:
     def insert(self, table: sa.Table) -> postgresql.Insert:
         return postgresql.insert(table)
 
-    async def prepare(self, migrations: Migrations) -> None:
+    async def prepare(self) -> None:
         engine = self._connect(_MIGRATION_S, poolclass=NullPool)
         async with engine.begin() as connection:
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-            await connection.run_sync(migrations.apply)
+            await migrate(connection)
 
     async def tidy(self) -> None:
         """Its own autovacuum does that."""

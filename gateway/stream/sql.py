@@ -6,7 +6,6 @@ Nothing here blocks the event loop: aiosqlite works in threads of its own, async
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +16,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.stream.cipher import Cipher
 from gateway.stream.database import Database, Postgres, Sqlite, postgres_url, translated
-from gateway.stream.migrations import Migrations
 from gateway.stream.model import Status, StreamId, error_ending
 from gateway.stream.rows import COUNTS, Row, Rows, clean, stored_reason
 from gateway.stream.store import (
@@ -100,9 +98,8 @@ class SqlStore:
         self._rows = Rows(cipher, instance)
 
     async def open(self) -> None:
-        migrations = await asyncio.to_thread(Migrations)
         async with translated():
-            await self._database.prepare(migrations)
+            await self._database.prepare()
 
     async def claim(self) -> None:
         async with translated():

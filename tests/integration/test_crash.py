@@ -32,7 +32,7 @@ STREAMS = 4
 #: One in so many is killed while it starts, perhaps while it puts right what the last one left.
 EARLY = 5
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["pytest", "gateway.cli", "uvloop"])
+processes.set_forkserver_preload(["pytest", "gateway.app", "gateway.cli", "uvloop"])
 
 
 def serve(environment: dict[str, str]) -> None:

@@ -85,7 +85,7 @@ async def _cut_everywhere(route: Route, framing: Framing, cut: Cut, version: str
         offsets = range(len(answer) + 1)
         judging = asyncio.gather(*map(verdict, offsets))
         if cut == "stall":
-            await backend.wait_for_exchanges(len(offsets))
+            await backend.wait_for_exchanges(len(offsets), seconds=60)
             await _let_the_loop_turn()
             gateway.services.hub.tick(time.monotonic() + _CLOCK_S)
         verdicts = await judging

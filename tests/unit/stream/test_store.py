@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import SettingsError
 from gateway.stream.cipher import Cipher
+from gateway.stream.migrations import NEWEST
 from gateway.stream.model import Status, StreamId, error_ending, new_stream_id
 from gateway.stream.sql import SqlStore, make_store
 from gateway.stream.store import (
@@ -399,6 +400,17 @@ async def main():
     await store.close()
 asyncio.run(main())
 """
+
+
+async def test_start_that_finds_nothing_to_migrate_loads_no_steps(
+    make: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = "gateway.stream.migrations.steps"
+    await make().open()
+    assert sys.modules[steps].Steps().head == NEWEST
+    monkeypatch.delitem(sys.modules, steps)
+    await make().open()
+    assert steps not in sys.modules
 
 
 async def test_four_processes_may_migrate_at_once(
