@@ -201,7 +201,24 @@ class Hub:
         """Brings the stream into the store, beside the backend's time to its first token."""
         created = self._keeper.created(stream, _STORE_WAIT_S)
         stream.kept = self._tasks.spawn(created, name=f"keep {stream.id}")
+        stream.stored = partial(self._stored, stream)
         stream.log.listen(partial(self._keeper.touch, stream))
+
+    def _stored(self, stream: LiveStream) -> int:
+        """How far the store is; once it lacks half of a log, it shall catch up, so that mostly
+        nobody waits for it."""
+        log = stream.log
+        way = self._keeper.make_way(
+            stream, (log.first + log.last) // 2, partial(self._has_stored, stream)
+        )
+        return log.last if way is None else way
+
+    def _has_stored(self, stream: LiveStream) -> None:
+        running = self._running.get(stream.id)
+        if running is not None:
+            running.producer.make_room()
+        elif not stream.is_attached:
+            _trim_ended(stream)
 
     async def recall(self, stream_id: StreamId) -> LiveStream | None:
         """A stream from memory or else from the store, where it stays as long as memory allows.
@@ -297,7 +314,7 @@ class Hub:
         if stream.is_active:
             self._running[stream.id].producer.make_room()
         else:
-            stream.log.trim(stream.log.last - 1)  # the last event stays, for who has all others
+            _trim_ended(stream)
             self._shelf.settle(stream)
 
     def stop(self, stream: LiveStream, ending: Ending) -> bool:
@@ -388,6 +405,12 @@ class Hub:
         self._shelf.put(stream)
         self._keeper.ended(stream)
         self._observer.stream_ended(stream)
+
+
+def _trim_ended(stream: LiveStream) -> None:
+    """The last event stays, for who has all others."""
+    log = stream.log
+    log.trim(log.last - 1 if stream.stored is None else min(log.last - 1, stream.stored()))
 
 
 def _nothing() -> None:

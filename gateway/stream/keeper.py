@@ -1,8 +1,9 @@
 """The keeper: brings running streams into the store, all of them in one transaction at a time.
 
 A stream says only that it has changed (`touch`); the writer asks it for what is new when the time
-has come. So there is no queue of data: while the store is away, what isn't written waits in the
-streams' own logs, and what these have dropped by then shows as a gap between two segments.
+has come. So there is no queue of data: what isn't written waits in the streams' own logs. A log
+that is full waits for the store as for a reader (`make_way`), but not for one that is away: what it
+has dropped by then shows as a gap between two segments.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 #: One transaction is closed when it holds so much, so that it neither takes long nor much memory.
 _BATCH_BYTES = 4 * 1024 * 1024
 _BATCH_STREAMS = 256
+#: How long a full log waits for a store that answers nothing.
+_PATIENCE_S = 2.0
 #: A write that takes longer is one to a store that is away: a locked file, a dead network.
 _PATIENCE_S = 2.0
 
@@ -91,6 +94,9 @@ class _Kept:
     durable: asyncio.Future[bool]
     seq: int = 0
     is_created: bool = False
+    #: Who waits for more of it to be written, and since when.
+    wake: Callable[[], None] | None = None
+    awaited_since: float | None = None
 
 
 @dataclass(slots=True)
@@ -203,6 +209,25 @@ class Keeper:
         """It has ended: written at once, then forgotten."""
         if source.id in self._kept:
             self._press(source.id)
+
+    def make_way(self, source: Source, wanted: int, wake: Callable[[], None]) -> int | None:
+        """Up to which event a full log may drop its oldest without a gap in the store.
+
+        What is missing up to event `wanted` is written at once; `wake` is called when more is
+        written. None where nothing is waited for: the store is away, it has taken too long already,
+        or it doesn't keep this stream.
+        """
+        kept = self._kept.get(source.id)
+        if kept is None or self._failures or source.id in self._refused:
+            return None
+        kept.wake = wake
+        if kept.seq >= wanted:
+            return kept.seq
+        self._press(source.id)
+        now = time.monotonic()
+        if kept.awaited_since is None:
+            kept.awaited_since = now
+        return kept.seq if now - kept.awaited_since < _PATIENCE_S else None
 
     def is_behind(self, source: Source) -> bool:
         """Whether something of it isn't in the store, though it is to be kept."""
@@ -336,6 +361,9 @@ class Keeper:
         _resolve(kept, is_durable=True)
         if draft.has_ended:
             self._kept.pop(kept.source.id, None)
+        wake, kept.wake, kept.awaited_since = kept.wake, None, None
+        if wake is not None:
+            wake()
         if is_lost and self._on_lost is not None:
             self._on_lost(kept.source.id)
 

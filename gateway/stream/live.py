@@ -117,6 +117,8 @@ class LiveStream:
         self.is_paused = False
         self.detached_since: float | None = None
         self.kept: asyncio.Task[bool] | None = None  #: its coming into the store
+        #: How far the log may be trimmed for the store's sake; asking makes the store hurry.
+        self.stored: Callable[[], int] | None = None
         self._attached = 0
         self._on_end = on_end
         if (begin := wire.begin()) is not None:
@@ -167,10 +169,12 @@ class LiveStream:
 
     @property
     def lead_cursor(self) -> int:
-        """The last event that the most advanced reader has taken; readers behind it slow nobody."""
+        """The last event that the most advanced reader has taken, and the store as well; readers
+        behind the first slow nobody."""
+        lead = 0 if self.awaits_reader else self.log.last
         if self.readers:
-            return max(reader.cursor for reader in self.readers)
-        return 0 if self.awaits_reader else self.log.last
+            lead = max(reader.cursor for reader in self.readers)
+        return lead if self.stored is None else min(lead, self.stored())
 
     def attach(self) -> None:
         """Somebody is going to read: a response, also while it waits for its first byte."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from gateway.sse.dialects import DIALECTS
 from gateway.stream.hub import Clocks, Hub, Limits, Plan
@@ -114,6 +114,9 @@ class NoStore:
     def touch(self, stream: LiveStream) -> None: ...
 
     def ended(self, stream: LiveStream) -> None: ...
+
+    def make_way(self, stream: LiveStream, wanted: int, wake: Callable[[], None]) -> int | None:
+        return None
 
     def is_behind(self, stream: LiveStream) -> bool:
         return False
