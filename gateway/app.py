@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from gateway.backoff import Backoff
 from gateway.errors import SettingsError, UpstreamError
 from gateway.flags import Flags
 from gateway.keys import KeyRing, pepper_path
@@ -26,7 +27,7 @@ from gateway.stream.cipher import Cipher
 from gateway.stream.claim import DirectoryClaim
 from gateway.stream.conversations import Conversations
 from gateway.stream.hub import Clocks, Hub, Limits
-from gateway.stream.keeper import Backoff, Keeper
+from gateway.stream.keeper import Keeper
 from gateway.stream.log import LogBudget
 from gateway.stream.model import ENDING_REASONS
 from gateway.stream.producer import Bounds
@@ -35,11 +36,13 @@ from gateway.stream.store import SessionStore, instance_name
 from gateway.stream.timed import TimedStore
 from gateway.stream.upkeep import Upkeep
 from gateway.tasks import TaskOwner
+from gateway.telemetry.faults import Faults
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import StreamObserver
 from gateway.tokens import ApiKeyAuthenticator, Authenticator, NoAuthentication
 from gateway.tokens.links import Links, link_key_path
 from gateway.upstream.client import UpstreamClient
+from gateway.upstream.retry import Retrying
 from gateway.web import conversations, graphql, health, links, pages, streams
 from gateway.web.chat import chat_stream
 from gateway.web.middleware.access import access
@@ -143,11 +146,14 @@ async def _drain(hub: Hub, grace_s: float, stop: asyncio.Event) -> None:
 
 def _make_services(settings: Settings, upstream_url: str) -> Services:
     metrics = Metrics()
-    observer = StreamObserver(metrics, ENDING_REASONS)
+    faults = _make_faults(settings, metrics)
+    observer = StreamObserver(metrics, faults, ENDING_REASONS)
     counts = BoundedMemoryStorage()
     budget = LogBudget(settings.buffer_total_bytes)
     store = TimedStore(_make_store(settings), metrics.note_store)
-    keeper = _make_keeper(settings, store)
+    backoff = _make_backoff(settings)
+    keeper = Keeper(store, backoff=backoff, watch=faults)
+    upstream = UpstreamClient(upstream_url, connect_s=settings.upstream_connect_seconds)
     hub = Hub(
         clocks=Clocks(
             first_token_s=settings.upstream_first_token_seconds,
@@ -173,7 +179,10 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
         hub=hub,
         store=store,
         keeper=keeper,
-        upstream=UpstreamClient(upstream_url, connect_s=settings.upstream_connect_seconds),
+        upstream=upstream,
+        retrying=Retrying(
+            upstream.ask, backoff, clock_s=settings.upstream_first_token_seconds, watch=faults
+        ),
         flags=Flags(settings),
         rate=RateLimiter(settings.rate_limit, counts),
         counts=counts,
@@ -184,6 +193,7 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
             settings.session_timeout_ms / 1000, settings.cleanup_interval_ms / 1000
         ),
         metrics=metrics,
+        faults=faults,
         observer=observer,
         stalls=StallWatch(settings.write_stall_seconds),
         presence=PresenceWatch(),
@@ -200,16 +210,21 @@ def _make_store(settings: Settings) -> SessionStore:
     )
 
 
-def _make_keeper(settings: Settings, store: SessionStore) -> Keeper:
-    return Keeper(
-        store,
-        backoff=Backoff(
-            max_retries=settings.stream_error_max_retries,
-            base_delay_ms=settings.stream_error_base_delay_ms,
-            max_delay_ms=settings.stream_error_max_delay_ms,
-            multiplier=settings.stream_error_backoff_multiplier,
-        ),
-        faults=settings.stream_error_log_buffer_size,
+def _make_backoff(settings: Settings) -> Backoff:
+    return Backoff(
+        max_retries=settings.stream_error_max_retries,
+        base_delay_ms=settings.stream_error_base_delay_ms,
+        max_delay_ms=settings.stream_error_max_delay_ms,
+        multiplier=settings.stream_error_backoff_multiplier,
+    )
+
+
+def _make_faults(settings: Settings, metrics: Metrics) -> Faults:
+    return Faults(
+        metrics,
+        size=settings.stream_error_log_buffer_size,
+        counts=settings.stream_error_enable_metrics,
+        logs=settings.stream_error_enable_logging,
     )
 
 

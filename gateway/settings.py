@@ -307,19 +307,28 @@ class Settings(BaseSettings):
         1024 * 1024 * 1024, description="Stored answers, in bytes; the oldest ended ones go first."
     )
     stream_error_max_retries: NonNegativeInt = Field(
-        3, description="Retries of a failed write to the store, before it is away."
+        3,
+        description="Retries of a question that the backend didn't take. Failed writes to the "
+        "store go on for ever, after so many at the longest wait.",
     )
     stream_error_base_delay_ms: PositiveInt = Field(
         1000, description="Wait before the first retry, in milliseconds."
     )
     stream_error_max_delay_ms: PositiveInt = Field(
-        10_000, description="Longest wait between two retries, in milliseconds."
+        10_000,
+        description="Longest wait between two retries, in milliseconds; what the backend's "
+        "`Retry-After` puts off further isn't retried.",
     )
     stream_error_backoff_multiplier: float = Field(
         2, ge=1, description="How much longer each wait is than the one before."
     )
     stream_error_log_buffer_size: NonNegativeInt = Field(
-        1000, description="Failures of the store that are remembered for diagnosis."
+        1000,
+        description="Failures of streams, backend and store that are remembered for `/health`.",
+    )
+    stream_error_enable_metrics: bool = Field(True, description="Whether retries are counted.")
+    stream_error_enable_logging: bool = Field(
+        True, description="Whether each failed try at the backend or the store gets a log line."
     )
 
     # The process

@@ -57,6 +57,9 @@ async def running_gateway(upstream_url: str, **settings: object) -> AsyncIterato
         "rate_limit": "0",
         "max_stream_sessions": 0,
         "port": 0,
+        # A test that isn't about retries wants the first answer, and the store again soon.
+        "stream_error_max_retries": 0,
+        "stream_error_max_delay_ms": 1000,
     }
     with TemporaryDirectory() as data_dir:
         values.setdefault("data_dir", data_dir)

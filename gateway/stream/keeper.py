@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.backoff import Backoff
 from gateway.stream.model import StreamId
 from gateway.stream.store import (
     Appended,
@@ -59,31 +58,18 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """How long to wait after a failure: longer each time, `max_delay_ms` after `max_retries`."""
+class Watch(Protocol):
+    """Is told of writes that failed and of what came of trying again; decides nothing."""
 
-    max_retries: int = 3
-    base_delay_ms: float = 1000
-    max_delay_ms: float = 10_000
-    multiplier: float = 2
+    def store_failed(
+        self, problem: str, *, is_transient: bool, streams: int, failures: int
+    ) -> None:
+        """A write failed that concerned so many streams, the `failures`th time in a row."""
+        ...
 
-    def delay_s(self, failures: int) -> float:
-        """After so many failures in a row, at least one; jittered down by up to a half."""
-        delay_ms = self.max_delay_ms
-        if failures <= self.max_retries:
-            delay_ms = min(delay_ms, self.base_delay_ms * self.multiplier ** (failures - 1))
-        return delay_ms / 1000 * random.uniform(0.5, 1)  # noqa: S311
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One failure to write; `streams` is how many it concerned."""
-
-    at_ms: int
-    message: str
-    is_transient: bool
-    streams: int
+    def store_retried(self, *, succeeded: bool) -> None:
+        """A store that was away was tried again; no success is that it still is."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -117,7 +103,6 @@ class Keeper:
         flush_ms: Longest time that an event waits for its transaction, while the store answers.
             A creation and an end don't wait.
         max_sources: How many streams it keeps at once; further ones live in memory only.
-        faults: How many failures are remembered.
         on_lost: Called with a stream whose end came after another one's, from elsewhere.
     """
 
@@ -128,13 +113,14 @@ class Keeper:
         flush_ms: float = 200,
         max_sources: int = 10_000,
         backoff: Backoff | None = None,
-        faults: int = 1000,
+        watch: Watch | None = None,
         on_lost: Callable[[StreamId], None] | None = None,
     ) -> None:
         self._store = store
         self._flush_s = flush_ms / 1000
         self._max_sources = max_sources
         self._backoff = backoff or Backoff()
+        self._watch = watch
         self._on_lost = on_lost
         self._kept: dict[StreamId, _Kept] = {}
         self._dirty: set[StreamId] = set()
@@ -151,7 +137,6 @@ class Keeper:
         self._write_began: float | None = None
         self._tasks = TaskOwner()
         self.unkept = 0  #: streams that weren't taken, since there were too many
-        self.faults: deque[Fault] = deque(maxlen=faults)
 
     def start(self) -> None:
         """Begins to write. Needs a running loop and a store that is open, or will be."""
@@ -173,10 +158,6 @@ class Keeper:
     def queued(self) -> int:
         """How many streams have something that isn't written."""
         return len(self._dirty | self._urgent | self._refused | self._in_hand)
-
-    @property
-    def last_error(self) -> Fault | None:
-        return self.faults[-1] if self.faults else None
 
     def touch(self, source: Source) -> None:
         """It has new events. Costs a lookup and an addition to a set."""
@@ -307,9 +288,8 @@ class Keeper:
             return
         self._refused_due = time.monotonic() + self._backoff.max_delay_ms / 1000
         for stream_id in list(self._refused):
-            self._refused.discard(stream_id)
-            self._in_hand.add(stream_id)
             if not await self._write(_drafts([self._kept[stream_id]])):
+                self._refused.discard(stream_id)
                 self._urgent.add(stream_id)
                 return
 
@@ -349,12 +329,15 @@ class Keeper:
         if self._failures:
             logger.info("store.recovered", extra={"failures": self._failures})
             self._failures = 0
+            if self._watch is not None:
+                self._watch.store_retried(succeeded=True)
         for draft in drafts:
             self._note_written(draft, is_lost=draft.kept.source.id in lost)
         return None
 
     def _note_written(self, draft: _Draft, *, is_lost: bool) -> None:
         kept = draft.kept
+        self._refused.discard(kept.source.id)
         kept.is_created = True
         kept.seq = draft.last
         self._in_hand.discard(kept.source.id)
@@ -371,10 +354,16 @@ class Keeper:
         self._hurry.clear()  # what was urgent meanwhile waits for the store like all else
         for draft in drafts:
             _resolve(draft.kept, is_durable=False)
-        now_ms = int(time.time() * 1000)
-        self.faults.append(Fault(now_ms, error.message, error.is_transient, len(drafts)))
-        fields = {"problem": error.message, "streams": len(drafts), "failures": self._failures + 1}
-        logger.warning("store.write_failed", extra=fields)
+        if self._watch is None:
+            return
+        if self._failures:
+            self._watch.store_retried(succeeded=False)
+        self._watch.store_failed(
+            error.message,
+            is_transient=error.is_transient,
+            streams=len(drafts),
+            failures=self._failures + 1,
+        )
 
     def _refuse(self, stream_id: StreamId) -> None:
         if not self._refused:

@@ -52,6 +52,12 @@ class Metrics:
             buckets=_STORE_BUCKETS,
             registry=registry,
         )
+        self.retries = Counter(
+            "sluice_retries",
+            "Tries that were repeated, by what came of it.",
+            ["operation", "outcome"],
+            registry=registry,
+        )
 
     def note_store(self, operation: str, took_s: float) -> None:
         """An operation of the store has ended, well or not."""

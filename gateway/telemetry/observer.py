@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
+from gateway.telemetry.faults import Faults
 from gateway.telemetry.metrics import Metrics
 
 logger = logging.getLogger("sluice.stream")
@@ -22,6 +23,8 @@ class Ending(Protocol):
     def status(self) -> str: ...
     @property
     def reason(self) -> str: ...
+    @property
+    def is_error(self) -> bool: ...
 
 
 class Wire(Protocol):
@@ -74,9 +77,10 @@ class Record(Protocol):
 class StreamObserver:
     """Writes one line at the start and one at the end of each stream, and counts."""
 
-    def __init__(self, metrics: Metrics, reasons: frozenset[str]) -> None:
+    def __init__(self, metrics: Metrics, faults: Faults, reasons: frozenset[str]) -> None:
         """`reasons` are the words of ours; a user's own would be labels without a bound."""
         self._metrics = metrics
+        self._faults = faults
         self._reasons = reasons
 
     def stream_started(self, stream: Stream) -> None:
@@ -91,8 +95,10 @@ class StreamObserver:
         self._metrics.streams_active.dec()
         is_ours = ending.reason in self._reasons
         self._metrics.streams.labels(ending.reason if is_ours else "custom").inc()
-        if ending.reason.startswith("upstream_"):
+        if _is_the_backends_fault(ending.reason):
             self._metrics.upstream_errors.labels(ending.reason).inc()
+        if ending.is_error:
+            self._faults.stream_failed(stream.origin.trace_id, ending.reason)
         if stream.first_token_s is not None:
             self._metrics.time_to_first_token.observe(stream.first_token_s)
         logger.info("stream.ended", extra=_identity(stream) | _result(stream, ending))
@@ -100,6 +106,7 @@ class StreamObserver:
     def stream_interrupted(self, record: Record) -> None:
         """An earlier process died while it ran: its end is told where it is found."""
         self._metrics.streams.labels(record.reason).inc()
+        self._faults.stream_failed(record.trace_id, record.reason or "interrupted")
         fields = {
             "trace_id": record.trace_id,
             "stream_id": record.id,
@@ -112,6 +119,11 @@ class StreamObserver:
             "tokens": record.total_tokens,
         }
         logger.info("stream.ended", extra=fields)
+
+
+def _is_the_backends_fault(reason: str) -> bool:
+    """An event over the bound is what the backend sent; `interrupted` is the gateway's own."""
+    return reason.startswith("upstream_") or reason == "event_too_large"
 
 
 def _identity(stream: Stream) -> dict[str, object]:

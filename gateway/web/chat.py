@@ -72,7 +72,7 @@ def _plan(request: web.Request, prompt: Prompt, asked: bytes, grace_s: float | N
         origin=Origin(request[IDENTITY].owner, trace_id, "chat", prompt.conversation_id),
         dialect=dialect,
         make_wire=make_wire,
-        ask=asking(services, _upstream_request(request, prompt)),
+        ask=asking(services, _upstream_request(request, prompt), request[TRACE]),
         with_ids=True,
         grace_s=grace_s,
         fingerprint=asked,

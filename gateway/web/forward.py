@@ -32,10 +32,12 @@ def credentialed(headers: Headers, services: Services, *, is_anthropic: bool) ->
     )
 
 
-def asking(services: Services, request: UpstreamRequest) -> Callable[[], Awaitable[Answer]]:
-    """What a producer calls to ask the backend."""
+def asking(
+    services: Services, request: UpstreamRequest, trace: TraceContext
+) -> Callable[[], Awaitable[Answer]]:
+    """What a producer calls to ask the backend, again where it can't answer just now."""
 
     async def ask() -> Answer:
-        return await services.upstream.ask(request)
+        return await services.retrying.ask(request, trace.trace_id)
 
     return ask

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from datetime import UTC, datetime
 
 from aiohttp import web
 
 import gateway
+from gateway.telemetry.faults import Fault
 from gateway.web.response import json_response
 from gateway.web.services import SERVICES, Services
 
+#: The newest failures that the report names.
+_LATEST = 20
 _STARTED = time.monotonic()
 
 
@@ -41,6 +45,10 @@ async def health(request: web.Request) -> web.StreamResponse:
             "queued": services.keeper.queued,
             "unkept": services.keeper.unkept,
         },
+        "errors": {
+            "remembered": len(services.faults),
+            "latest": [_told(fault) for fault in services.faults.latest(_LATEST)],
+        },
         "conversations": asdict(services.conversations.counts()),
         "buffers": {
             "used_bytes": services.hub.buffered_bytes,
@@ -48,6 +56,11 @@ async def health(request: web.Request) -> web.StreamResponse:
         },
     }
     return json_response(report, status=503 if services.hub.is_draining else 200)
+
+
+def _told(fault: Fault) -> dict[str, object]:
+    at = datetime.fromtimestamp(round(fault.at, 3), UTC)
+    return {**asdict(fault), "at": at.isoformat(timespec="milliseconds")}
 
 
 def _status(services: Services) -> str:

@@ -56,7 +56,7 @@ def _plan(request: web.Request, dialect: Dialect, body: bytes, grace_s: float | 
         origin=Origin(request[IDENTITY].owner, trace_id, request.path),
         dialect=dialect,
         make_wire=make_wire,
-        ask=asking(services, _upstream_request(request, body)),
+        ask=asking(services, _upstream_request(request, body), request[TRACE]),
         with_ids=services.settings.stream_ids and _wants_ids(request.headers),
         grace_s=grace_s,
         fingerprint=fingerprint(request, body),

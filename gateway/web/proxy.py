@@ -51,7 +51,7 @@ async def send_to_backend(
     try:
         answer = await services.upstream.ask(upstream_request)
     except UpstreamError as error:
-        services.metrics.upstream_errors.labels(error.code).inc()
+        _note_failure(request, error)
         raise
     return await relay_answer(request, answer)
 
@@ -83,11 +83,17 @@ async def _copy(request: web.Request, response: web.StreamResponse, answer: Answ
             await outlet.write_frames(chunk)
         await answer.finish()
     except UpstreamError as error:
-        request.app[SERVICES].metrics.upstream_errors.labels(error.code).inc()
+        _note_failure(request, error)
         await outlet.flush()
         outlet.break_off()
     finally:
         outlet.close()
+
+
+def _note_failure(request: web.Request, error: UpstreamError) -> None:
+    services = request.app[SERVICES]
+    services.metrics.upstream_errors.labels(error.code).inc()
+    services.faults.request_failed(request[TRACE].trace_id, error.code)
 
 
 def proxied_headers(request: web.Request) -> Headers:

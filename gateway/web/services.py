@@ -16,12 +16,14 @@ from gateway.stream.conversations import Conversations
 from gateway.stream.hub import Hub
 from gateway.stream.keeper import Keeper
 from gateway.stream.store import SessionStore
+from gateway.telemetry.faults import Faults
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import StreamObserver
 from gateway.telemetry.trace import TraceContext
 from gateway.tokens import Authenticator
 from gateway.tokens.links import Links
 from gateway.upstream.client import UpstreamClient
+from gateway.upstream.retry import Retrying
 from gateway.web.outlet import StallWatch
 from gateway.web.presence import PresenceWatch
 
@@ -33,6 +35,7 @@ class Services:
     store: SessionStore
     keeper: Keeper
     upstream: UpstreamClient
+    retrying: Retrying  #: asks the same backend, for what can be asked twice
     flags: Flags
     rate: RateLimiter
     counts: BoundedMemoryStorage  #: what the rate limiter counts in, for its sweeps
@@ -41,6 +44,7 @@ class Services:
     links: Links
     conversations: Conversations
     metrics: Metrics
+    faults: Faults
     observer: StreamObserver
     stalls: StallWatch
     presence: PresenceWatch

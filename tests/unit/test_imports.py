@@ -37,6 +37,7 @@ LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 FOUNDATIONS: dict[str, set[str]] = {
     "settings": {"sse", "errors"},
     "tasks": {"sse", "errors"},
+    "backoff": {"sse", "errors"},
     "__init__": {"errors"},
 }
 #: The Python client is a programme of its own: it shares the decoder and nothing else.

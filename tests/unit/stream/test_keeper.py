@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from gateway.backoff import Backoff
 from gateway.stream.cipher import Cipher
-from gateway.stream.keeper import Backoff, Keeper
+from gateway.stream.keeper import Keeper
 from gateway.stream.log import EventLog, LogBudget
 from gateway.stream.model import Status, StreamId, new_stream_id
 from gateway.stream.sql import SqlStore, make_store
@@ -61,6 +62,22 @@ class Stream:
     def pending(self, after_seq: int) -> tuple[list[bytes], int, int]:
         first = max(after_seq + 1, self.log.first)
         return self.log.events()[first - self.log.first :], first, self.log.last
+
+
+class Told:
+    """A watch that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.retries: list[bool] = []
+
+    def store_failed(
+        self, problem: str, *, is_transient: bool, streams: int, failures: int
+    ) -> None:
+        self.problems.append(problem)
+
+    def store_retried(self, *, succeeded: bool) -> None:
+        self.retries.append(succeeded)
 
 
 @pytest.fixture
@@ -175,7 +192,8 @@ async def test_creation_and_end_wait_for_no_interval(store: SqlStore) -> None:
 
 async def test_store_away_and_back_loses_nothing(store: SqlStore, tmp_path: Path) -> None:
     before, during = Stream(), Stream()
-    async with keeping(store) as keeper:
+    told = Told()
+    async with keeping(store, watch=told) as keeper:
         assert await keeper.created(before, 5)
         async with locked(store, tmp_path):
             before.say()
@@ -185,13 +203,13 @@ async def test_store_away_and_back_loses_nothing(store: SqlStore, tmp_path: Path
                 stream.say()
                 stream.end()
                 keeper.ended(stream)
-            await until(lambda: len(keeper.faults) >= 6)
+            await until(lambda: len(told.problems) >= 6)
             assert keeper.is_degraded
             assert keeper.queued == 2
-            assert keeper.last_error is not None
-            assert "SQLITE_BUSY" in keeper.last_error.message
+            assert "SQLITE_BUSY" in told.problems[-1]
             assert not await keeper.flush(0.02)
         assert await keeper.flush(5)
+        assert told.retries == [False] * (len(told.problems) - 1) + [True]
         assert not keeper.is_degraded
         assert keeper.queued == 0
     for stream in (before, during):
@@ -297,19 +315,14 @@ async def test_end_that_came_second_is_reported(store: SqlStore, tmp_path: Path)
     assert lost == [stream.id]
 
 
-async def test_errors_are_remembered_up_to_a_bound_and_without_content(
-    store: SqlStore, tmp_path: Path
-) -> None:
-    stream = Stream()
-    async with keeping(store, faults=3) as keeper, locked(store, tmp_path):
+async def test_errors_are_told_without_content(store: SqlStore, tmp_path: Path) -> None:
+    stream, told = Stream(), Told()
+    async with keeping(store, watch=told) as keeper, locked(store, tmp_path):
         await keeper.created(stream, 5)
         stream.say(b"data: canary\n\n")
         keeper.touch(stream)
-        seen = keeper.last_error
-        await until(lambda: len(keeper.faults) == 3 and keeper.faults[0] is not seen)
-        await until(lambda: seen not in keeper.faults)
-        assert len(keeper.faults) == 3
-        assert "canary" not in repr(keeper.faults)
+        await until(lambda: len(told.problems) == 3)
+        assert "canary" not in repr(told.problems)
 
 
 async def test_transactions_are_bounded(store: SqlStore, committed: list[float]) -> None:
