@@ -42,7 +42,7 @@ class StoredWire:
     def begin(self) -> bytes | None:
         return None
 
-    def feed(self, block: bytes) -> list[bytes]:
+    def feed(self, blocks: list[bytes]) -> list[bytes]:
         raise RuntimeError("the stream has ended")
 
     def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:

@@ -22,8 +22,18 @@ if TYPE_CHECKING:
     from gateway.stream.reader import Reader
 
 
-class Answer(Protocol):
-    """The backend's answer, as far as a stream needs to know it."""
+class Follower(Protocol):
+    """Takes an answer's bytes in the step in which they arrive."""
+
+    def feed(self, chunk: bytes) -> None: ...
+
+    def feed_end(self, error: UpstreamError | None) -> None:
+        """Nothing follows; an error says that something is missing. Called once."""
+        ...
+
+
+class Body(Protocol):
+    """The backend's answer, to be read piece by piece."""
 
     @property
     def status(self) -> int: ...
@@ -44,6 +54,22 @@ class Answer(Protocol):
 
     def close(self) -> None:
         """Closes the connection, so that the backend stops generating. Idempotent."""
+        ...
+
+
+class Answer(Body, Protocol):
+    """The backend's answer, to be read or to be followed."""
+
+    def follow(self, follower: Follower) -> None:
+        """Gives the body to `follower` from now on; nobody may `read` any more."""
+        ...
+
+    def pause(self) -> None:
+        """Stops reading, so that TCP stops the backend; the follower gets nothing meanwhile."""
+        ...
+
+    def resume(self) -> None:
+        """The counterpart of `pause`; may feed the follower before it returns."""
         ...
 
 

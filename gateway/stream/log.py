@@ -106,11 +106,21 @@ class EventLog:
         Raises:
             RuntimeError: the log is closed.
         """
+        self.extend([block])
+
+    def extend(self, blocks: list[bytes]) -> None:
+        """Adds blocks as the next events and wakes the listeners once.
+
+        Raises:
+            RuntimeError: the log is closed.
+        """
         if self.is_closed:
             raise RuntimeError("the log is closed")
-        block = self.with_id(block, self.last + 1)
-        self._frames.append(block)
-        self._account(len(block) + FRAME_OVERHEAD_BYTES)
+        if prefix := self._id_prefix:
+            numbered = enumerate(blocks, self._base + len(self._frames))
+            blocks = [b"%b%d\n%b" % (prefix, seq, block) for seq, block in numbered]
+        self._frames += blocks
+        self._account(sum(map(len, blocks)) + FRAME_OVERHEAD_BYTES * len(blocks))
         self._wake()
 
     def restore(self, first: int, frames: list[bytes]) -> None:
@@ -174,7 +184,7 @@ class EventLog:
             self._head = 0
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Calls `listener` after each append and at the close."""
+        """Calls `listener` after each addition and at the close."""
         self._listeners.append(listener)
 
     def unlisten(self, listener: Callable[[], None]) -> None:

@@ -1,8 +1,8 @@
 """The producer: one task per stream, owned by the application and never by a request.
 
-It asks the backend, cuts the bytes into blocks and appends what the wire makes of them. It stops
-reading when the log is full, so that TCP stops the backend, and it closes the backend's connection
-on every way out.
+It asks the backend, cuts the bytes into blocks and appends what the wire makes of them, in the very
+step in which the bytes arrive: the task itself only waits for the end. It stops reading when the
+log is full, so that TCP stops the backend, and it closes the backend's connection on every way out.
 """
 
 from __future__ import annotations
@@ -32,12 +32,18 @@ class Bounds:
 
 
 class Producer:
+    """Runs one stream; the follower of its answer."""
+
+    __slots__ = ("_answer", "_ask", "_bounds", "_decoder", "_dialect", "_over", "_stream")
+
     def __init__(self, stream: LiveStream, ask: Ask, dialect: Dialect, bounds: Bounds) -> None:
         self._stream = stream
         self._ask = ask
         self._dialect = dialect
         self._bounds = bounds
-        self._room: asyncio.Future[None] | None = None
+        self._answer: Answer | None = None
+        self._decoder = dialect.decoder(bounds.event_max_bytes)
+        self._over: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
         """Runs the stream to its end. Cancelled, it closes the backend's connection at once."""
@@ -50,7 +56,7 @@ class Producer:
                     answer = None
                 return
             stream.open(Opening(headers=answer.headers))
-            stream.end(await self._relay(answer))
+            await self._relay(answer)
             await answer.finish()
             answer = None
         except GatewayError as error:
@@ -66,56 +72,63 @@ class Producer:
             if answer is not None:
                 answer.close()
 
+    def feed(self, chunk: bytes) -> None:
+        """Appends what `chunk` completes. After the end of the stream it does nothing."""
+        over, stream = self._over, self._stream
+        if over is None or over.done() or stream.ending is not None:
+            return
+        try:
+            if blocks := self._decoder.feed(chunk):
+                stream.note_event(time.monotonic())
+                if events := stream.wire.feed(blocks):
+                    stream.log.extend(events)
+            if stream.wire.ending is not None:
+                self._finish(stream.wire.ending)
+            elif stream.log.is_full:
+                self._keep_within_bounds()
+        except Exception as error:
+            over.set_exception(error)
+
+    def feed_end(self, error: UpstreamError | None) -> None:
+        over = self._over
+        if over is None or over.done():
+            return
+        if error is not None:
+            over.set_exception(error)
+        else:
+            self._finish(_broken_off(self._decoder))
+
     def make_room(self) -> None:
         """A reader has advanced or gone: reading may go on."""
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
-
-    async def _relay(self, answer: Answer) -> Ending:
-        decoder = self._dialect.decoder(self._bounds.event_max_bytes)
-        while True:
-            chunk = await answer.read()
-            if not chunk:
-                return _broken_off(decoder)
-            ending = self._append(decoder, chunk)
-            if ending is not None:
-                return ending
-            await self._keep_within_bounds()
-
-    def _append(self, decoder: Decoder, chunk: bytes) -> Ending | None:
         stream = self._stream
-        blocks = decoder.feed(chunk)
-        if blocks:
-            stream.note_event(time.monotonic())
-        for block in blocks:
-            for event in stream.wire.feed(block):
-                stream.log.append(event)
-            if stream.wire.ending is not None:
-                return stream.wire.ending
-        return None
-
-    async def _keep_within_bounds(self) -> None:
-        if not self._stream.log.is_full:
-            return
-        if self._bounds.pauses or self._stream.awaits_reader:
-            await self._pause()
-        else:
-            await asyncio.sleep(0)  # who keeps up takes what is new before it goes
-            self._stream.log.trim(self._stream.log.last)
-            self._stream.drop_lapsed()
-
-    async def _pause(self) -> None:
-        if self._has_room():
-            return
-        stream = self._stream
-        stream.is_paused = True
-        try:
-            while not self._has_room():
-                self._room = asyncio.get_running_loop().create_future()
-                await self._room
-        finally:
+        if stream.is_paused and self._answer is not None and self._has_room():
             stream.is_paused = False
             stream.last_event = time.monotonic()
+            self._answer.resume()
+
+    async def _relay(self, answer: Answer) -> None:
+        self._over = asyncio.get_running_loop().create_future()
+        self._answer = answer
+        answer.follow(self)
+        try:
+            await self._over
+        finally:
+            self._stream.is_paused = False
+
+    def _finish(self, ending: Ending) -> None:
+        self._stream.end(ending)
+        if self._over is not None:
+            self._over.set_result(None)
+
+    def _keep_within_bounds(self) -> None:
+        stream = self._stream
+        if not self._bounds.pauses and not stream.awaits_reader:
+            # Who keeps up has taken what is new; so the oldest may go.
+            stream.log.trim(stream.log.last)
+            stream.drop_lapsed()
+        elif self._answer is not None and not self._has_room():
+            stream.is_paused = True
+            self._answer.pause()
 
     def _has_room(self) -> bool:
         log = self._stream.log

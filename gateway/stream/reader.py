@@ -1,7 +1,9 @@
 """A reader: one response, one integer cursor on the log, no queue.
 
 It is the only writer of its response and writes whole events, everything that is ready joined into
-one write; so nothing, a heartbeat least of all, lands inside an event.
+one write; so nothing, a heartbeat least of all, lands inside an event. Whoever appends to the log
+writes for a reader that keeps up, in the same step: waking a task for each event costs more than
+the event. The reader's own task waits for what takes time: a client that is full, and the end.
 """
 
 from __future__ import annotations
@@ -23,8 +25,16 @@ _WRITE_MAX_BYTES = 64 * 1024
 class Sink(Protocol):
     """Where a reader writes: a response."""
 
-    async def write_frames(self, frames: bytes) -> None:
-        """Writes and, while the client takes less than it is sent, waits.
+    def push(self, frames: bytes) -> bool:
+        """Writes at once; whether the client has room for more.
+
+        Raises:
+            ConnectionResetError: the client has gone.
+        """
+        ...
+
+    async def drained(self) -> None:
+        """Waits until the client has room again.
 
         Raises:
             ConnectionResetError: the client has gone, or took nothing for too long.
@@ -54,8 +64,24 @@ class Reader:
         interval_s: Least time between two writes; the first token and the end are never held.
         max_age_s: After 0.8 to 1 times this the connection is closed between two events, and the
             client goes on with another one; 0 is never.
-        advanced: Called when the cursor has moved.
+        advanced: Called when the cursor of a paused stream's reader has moved.
     """
+
+    __slots__ = (
+        "_advanced",
+        "_beats",
+        "_error",
+        "_hold",
+        "_interval_s",
+        "_is_aged",
+        "_is_full",
+        "_leave_at",
+        "_sink",
+        "_stream",
+        "_waiter",
+        "cursor",
+        "last_write",
+    )
 
     def __init__(
         self,
@@ -72,10 +98,10 @@ class Reader:
         self._interval_s = interval_s
         self._advanced = advanced
         self._waiter: asyncio.Future[None] | None = None
-        self._is_held = False
-        self._is_beat_due = False
+        self._hold: asyncio.TimerHandle | None = None
+        self._error: Exception | None = None
         self._beats = 0
-        self._is_writing = False
+        self._is_full = False
         self.cursor = cursor
         self.last_write = time.monotonic()
         # Jittered, so that clients don't all come back at once.
@@ -91,7 +117,7 @@ class Reader:
         stream = self._stream
         stream.readers.add(self)
         stream.was_read = True
-        stream.log.listen(self._wake)
+        stream.log.listen(self._pump)
         try:
             await self._copy()
             ending = None if self._is_aged else stream.ending
@@ -104,68 +130,94 @@ class Reader:
         except ConnectionResetError:
             pass  # a client that leaves is normal life
         finally:
-            stream.log.unlisten(self._wake)
+            self._release()
+            stream.log.unlisten(self._pump)
             stream.readers.discard(self)
             self._advanced()
 
     def tick(self, now: float, heartbeat_s: float) -> None:
-        """Asks for a heartbeat if nothing has been written for `heartbeat_s` (0: never), and for
-        the end of a connection that is too old."""
+        """Writes a heartbeat where one is due; 0 is none. Sees to the end of a connection that is
+        too old."""
         if now >= self._leave_at:
             self._is_aged = True
             self._wake()
-        if heartbeat_s and not self._is_writing and now - self.last_write >= heartbeat_s:
-            self._is_beat_due = True
-            self._wake()
+        elif heartbeat_s and not self._is_full and now - self.last_write >= heartbeat_s:
+            self._beat()
 
     def lapse(self) -> None:
         """The log has passed it by: disconnects the client, also one that takes nothing."""
         self._sink.abort()
 
     async def _copy(self) -> None:
-        log = self._stream.log
+        self._pump()
         while not self._is_aged:
-            frames, cursor = log.read(self.cursor, _WRITE_MAX_BYTES)
-            if frames:
-                await self._hold_back()
-                frames, cursor = log.read(self.cursor, _WRITE_MAX_BYTES)
-                self.cursor = cursor
-                await self._write(frames)
-                self._advanced()
-            elif log.is_closed:
+            if self._error is not None:
+                raise self._error
+            if self._is_full:
+                await self._sink.drained()
+                self.last_write = time.monotonic()
+                self._is_full = False
+                self._pump()
+            elif self._stream.log.is_closed:
                 return
-            elif self._is_beat_due:
-                await self._write(self._stream.wire.heartbeat(self._beat()))
             else:
                 await self._wait()
 
-    async def _write(self, data: bytes) -> None:
-        self._is_beat_due = False
-        self._is_writing = True
+    def _pump(self) -> None:
+        """Writes what the log has, as far as the client has room and the update mode allows."""
+        if self._is_full or self._error is not None or self._is_held():
+            return
+        log = self._stream.log
         try:
-            await self._sink.write_frames(data)
-        finally:
-            self._is_writing = False
-        self.last_write = time.monotonic()
+            while self.cursor < log.last and not self._is_full:
+                frames, self.cursor = log.read(self.cursor, _WRITE_MAX_BYTES)
+                self._write(frames)
+        except (CursorTrimmedError, ConnectionResetError) as error:
+            self._error = error
+        if self._stream.is_paused:
+            self._advanced()
+        if self._is_full or self._error is not None or log.is_closed:
+            self._wake()
 
-    async def _hold_back(self) -> None:
+    def _write(self, data: bytes) -> None:
+        self.last_write = time.monotonic()
+        self._is_full = not self._sink.push(data)
+
+    def _beat(self) -> None:
+        self._beats += 1
+        stream = self._stream
+        beat = Beat(time.time(), stream.duration_s, stream.remaining_s, self._beats)
+        try:
+            self._write(stream.wire.heartbeat(beat))
+        except ConnectionResetError as error:
+            self._error = error
+        if self._is_full or self._error is not None:
+            self._wake()
+
+    def _is_held(self) -> bool:
         """Update modes: lets events gather, but never the first token, the end or a full log."""
         if not self._interval_s or self.cursor < self._stream.wire.lead_events or self._is_urgent():
-            return
-        wait_s = self.last_write + self._interval_s - time.monotonic()
-        if wait_s <= 0:
-            return
-        self._is_held = True
-        timer = asyncio.get_running_loop().call_later(wait_s, self._release)
-        try:
-            await self._wait()
-        finally:
-            timer.cancel()
-            self._is_held = False
+            self._release()
+            return False
+        if self._hold is None and self.cursor < self._stream.log.last:
+            wait_s = self.last_write + self._interval_s - time.monotonic()
+            if wait_s > 0:
+                loop = asyncio.get_running_loop()
+                self._hold = loop.call_later(wait_s, self._interval_over)
+        return self._hold is not None
+
+    def _interval_over(self) -> None:
+        self._hold = None
+        self._pump()
 
     def _release(self) -> None:
-        self._is_held = False
-        self._wake()
+        if self._hold is not None:
+            self._hold.cancel()
+            self._hold = None
+
+    def _is_urgent(self) -> bool:
+        log = self._stream.log
+        return log.is_closed or log.is_full
 
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
@@ -175,16 +227,5 @@ class Reader:
             self._waiter = None
 
     def _wake(self) -> None:
-        if self._is_held and not self._is_urgent():
-            return
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    def _is_urgent(self) -> bool:
-        log = self._stream.log
-        return log.is_closed or log.is_full
-
-    def _beat(self) -> Beat:
-        self._beats += 1
-        stream = self._stream
-        return Beat(time.time(), stream.duration_s, stream.remaining_s, self._beats)

@@ -71,8 +71,8 @@ class Wire(Protocol):
         """The event that opens the stream, before the backend has said anything."""
         ...
 
-    def feed(self, block: bytes) -> list[bytes]:
-        """The events that `block` becomes; `ending` may be set afterwards."""
+    def feed(self, blocks: list[bytes]) -> list[bytes]:
+        """The events that `blocks` become, up to the ending, which may be set afterwards."""
         ...
 
     def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:
@@ -149,15 +149,16 @@ class TypedWire:
         }
         return b"retry: %d\n%b" % (RETRY_MS, _event("start", data))
 
-    def feed(self, block: bytes) -> list[bytes]:
-        events = []
-        for signal in self._translator.feed(block):
-            if type(signal) is Text:
-                events.append(self._chunk(signal))
-            else:
-                self._note(signal)
-            if self.ending is not None:
-                break
+    def feed(self, blocks: list[bytes]) -> list[bytes]:
+        events: list[bytes] = []
+        for block in blocks:
+            for signal in self._translator.feed(block):
+                if type(signal) is Text:
+                    events.append(self._chunk(signal))
+                else:
+                    self._note(signal)
+                if self.ending is not None:
+                    return events
         return events
 
     def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:
@@ -280,14 +281,17 @@ class ProviderWire:
     def begin(self) -> bytes | None:
         return None
 
-    def feed(self, block: bytes) -> list[bytes]:
+    def feed(self, blocks: list[bytes]) -> list[bytes]:
         if not self.total_chunks:
-            self.opening = block
-        self.total_chunks += 1
-        self._verdict = self._watcher.see(block)
-        if self._verdict is not None:
-            self.ending = _ENDINGS[self._verdict]
-        return [block]
+            self.opening = blocks[0]
+        see = self._watcher.see
+        for count, block in enumerate(blocks, 1):
+            if (verdict := see(block)) is not None:
+                self._verdict, self.ending = verdict, _ENDINGS[verdict]
+                blocks = blocks[:count]
+                break
+        self.total_chunks += len(blocks)
+        return blocks
 
     def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:
         if self._verdict is not None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 from aiohttp import hdrs, web
 
 from gateway.errors import BadRequest, UpstreamError
-from gateway.stream.live import Answer
+from gateway.stream.live import Body
 from gateway.upstream.client import UpstreamRequest
 from gateway.upstream.headers import Headers, forwarded, returned
 from gateway.web.body import body_chunks
@@ -21,16 +21,19 @@ async def relay_request(request: web.Request) -> web.StreamResponse:
     """Passes a request to the backend and its answer back.
 
     Raises:
+        TooManyRequests: `rate_limited`, if it wasn't counted before.
         UpstreamError: the backend can't be reached.
         BadRequest: `body_incomplete`, the client's own body broke off.
     """
-    body = body_chunks(request) if request.can_read_body else None
-    headers = proxied_headers(request)
-    if body is not None and request.content_length is not None:
-        headers[hdrs.CONTENT_LENGTH] = str(request.content_length)
-    upstream_request = UpstreamRequest(request.method, request.raw_path, headers, body)
-    try:
+    upstream_request = UpstreamRequest(request.method, request.raw_path, proxied_headers(request))
+    if not request.can_read_body:
         return await send_to_backend(request, upstream_request)
+    if request.content_length is not None:
+        upstream_request.headers[hdrs.CONTENT_LENGTH] = str(request.content_length)
+    upstream = request.app[SERVICES].upstream
+    await count(request)
+    try:
+        return await _relay(request, upstream.upload(upstream_request, body_chunks(request)))
     except UpstreamError as error:
         if request.content.exception() is None:
             raise
@@ -47,16 +50,20 @@ async def send_to_backend(
         UpstreamError: the backend can't be reached.
     """
     await count(request)
+    return await _relay(request, request.app[SERVICES].upstream.ask(upstream_request))
+
+
+async def _relay(request: web.Request, asking: Awaitable[Body]) -> web.StreamResponse:
     services = request.app[SERVICES]
     try:
-        answer = await services.upstream.ask(upstream_request)
+        answer = await asking
     except UpstreamError as error:
         _note_failure(request, error)
         raise
     return await relay_answer(request, answer)
 
 
-async def relay_answer(request: web.Request, answer: Answer) -> web.StreamResponse:
+async def relay_answer(request: web.Request, answer: Body) -> web.StreamResponse:
     """Copies an answer to the client. What the backend breaks off, the client sees broken off.
 
     Cancelled (the client has gone), it closes the backend's connection.
@@ -72,7 +79,7 @@ async def relay_answer(request: web.Request, answer: Answer) -> web.StreamRespon
     return response
 
 
-async def _copy(request: web.Request, response: web.StreamResponse, answer: Answer) -> None:
+async def _copy(request: web.Request, response: web.StreamResponse, answer: Body) -> None:
     writer = await response.prepare(request)
     if writer is None:
         return
@@ -103,7 +110,7 @@ def proxied_headers(request: web.Request) -> Headers:
     return credentialed(headers, request.app[SERVICES], is_anthropic=is_anthropic)
 
 
-def _returned_headers(answer: Answer) -> Headers:
+def _returned_headers(answer: Body) -> Headers:
     headers = returned(answer.headers)
     headers.popall(hdrs.CONTENT_LENGTH, None)
     if headers.get(hdrs.CONTENT_TYPE, "").lower().startswith("text/event-stream"):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
+from gateway.errors import UpstreamError
 from gateway.sse.dialects import DIALECTS
 from gateway.stream.hub import Clocks, Hub, Limits, Plan
-from gateway.stream.live import Answer, LiveStream, Origin
+from gateway.stream.live import Answer, Follower, LiveStream, Origin
 from gateway.stream.log import EventLog, LogBudget
 from gateway.stream.model import StreamId, new_stream_id
 from gateway.stream.producer import Bounds
@@ -24,7 +25,7 @@ class ScriptedAnswer:
 
     def __init__(
         self,
-        pieces: Iterable[bytes | Exception] = (),
+        pieces: Iterable[bytes | UpstreamError] = (),
         *,
         status: int = 200,
         headers: Mapping[str, str] = _SSE,
@@ -34,25 +35,46 @@ class ScriptedAnswer:
         self.headers = headers
         self.is_closed = False
         self.is_finished = False
-        self.reads = 0
+        self.fed = 0
         self._pieces = iter(pieces)
         self._endless = endless
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._feeding: asyncio.Task[None] | None = None
 
     async def read(self) -> bytes:
-        self.reads += 1
-        await asyncio.sleep(0)
-        piece = next(self._pieces, None)
-        if isinstance(piece, Exception):
-            raise piece
-        if piece is None and self._endless:
-            await asyncio.Event().wait()
-        return piece or b""
+        piece = next(self._pieces, b"")
+        assert isinstance(piece, bytes)
+        return piece
+
+    def follow(self, follower: Follower) -> None:
+        self._feeding = asyncio.create_task(self._feed(follower))
+
+    def pause(self) -> None:
+        self._flows.clear()
+
+    def resume(self) -> None:
+        self._flows.set()
 
     async def finish(self) -> None:
         self.is_finished = True
 
     def close(self) -> None:
         self.is_closed = True
+        if self._feeding is not None:
+            self._feeding.cancel()
+
+    async def _feed(self, follower: Follower) -> None:
+        for piece in self._pieces:
+            await self._flows.wait()
+            await asyncio.sleep(0)
+            if isinstance(piece, UpstreamError):
+                follower.feed_end(piece)
+                return
+            self.fed += 1
+            follower.feed(piece)
+        if not self._endless:
+            follower.feed_end(None)
 
 
 class RecordingSink:
@@ -65,10 +87,13 @@ class RecordingSink:
         self.takes = asyncio.Event()
         self.takes.set()
 
-    async def write_frames(self, frames: bytes) -> None:
+    def push(self, frames: bytes) -> bool:
         if self.has_left:
             raise ConnectionResetError
         self.writes.append(frames)
+        return self.takes.is_set()
+
+    async def drained(self) -> None:
         await self.takes.wait()
 
     async def flush(self, *, is_end: bool) -> None:

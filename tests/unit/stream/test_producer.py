@@ -53,7 +53,7 @@ async def test_whole_answer_completes_and_its_connection_is_kept() -> None:
     ],
 )
 async def test_answer_without_its_end_is_an_error_and_its_connection_closed(
-    pieces: list[bytes | Exception], reason: str
+    pieces: list[bytes | UpstreamError], reason: str
 ) -> None:
     answer = ScriptedAnswer(pieces)
     stream = await _run(answer)
@@ -115,10 +115,10 @@ async def test_full_log_stops_the_reading_until_there_is_room() -> None:
     producer = Producer(stream, _answering(answer), DIALECT, _BOUNDS)
     task = asyncio.create_task(producer.run())
     await turn()
-    assert (stream.is_paused, answer.reads) == (True, 1)
+    assert (stream.is_paused, answer.fed) == (True, 1)
     producer.make_room()  # nobody has taken anything yet
     await turn()
-    assert (stream.is_paused, answer.reads) == (True, 1)
+    assert (stream.is_paused, answer.fed) == (True, 1)
     stream.detach()  # nobody is there any more: the oldest events go
     producer.make_room()
     await task

@@ -17,8 +17,7 @@ def _reader(stream: LiveStream, sink: RecordingSink, interval_s: float = 0) -> R
 
 
 def _finish(stream: LiveStream) -> None:
-    for block in stream.wire.feed(DONE):
-        stream.log.append(block)
+    stream.log.extend(stream.wire.feed([DONE]))
     stream.end(COMPLETED)
 
 

@@ -62,7 +62,7 @@ def test_typed_stream_opens_with_its_retry_and_its_ids() -> None:
 
 def test_blocks_become_numbered_chunks_and_the_end_is_noticed() -> None:
     wire = _typed()
-    events = [event for block in blocks(CHAT_STREAM) for event in wire.feed(block)]
+    events = wire.feed(blocks(CHAT_STREAM))
     assert [_data(event)["index"] for event in events] == [0, 1, 2, 3]
     assert wire.ending is COMPLETED
     data = _data(wire.finish(COMPLETED, 1.23456, [])[0])
@@ -79,7 +79,7 @@ def test_blocks_become_numbered_chunks_and_the_end_is_noticed() -> None:
 
 def test_tokens_are_estimated_where_the_backend_counts_none() -> None:
     wire = _typed()
-    wire.feed(_chat({"content": "x" * 41}))
+    wire.feed([_chat({"content": "x" * 41})])
     assert wire.total_tokens == estimate_tokens(41) == 11
     assert _data(wire.finish(DURATION_CAP, 1, [])[0])["usage"]["estimated"] is True
 
@@ -87,15 +87,15 @@ def test_tokens_are_estimated_where_the_backend_counts_none() -> None:
 def test_nothing_is_said_after_the_end() -> None:
     wire = _typed("rag")
     both = b'event: complete\ndata: {"content":"a"}\n\n'
-    assert len(wire.feed(both)) == 1
+    assert len(wire.feed([both])) == 1
     assert wire.ending is COMPLETED
 
 
 def test_length_limit_is_incomplete() -> None:
     wire = _typed()
-    wire.feed(_chat({}, "length"))
+    wire.feed([_chat({}, "length")])
     assert wire.ending is None
-    wire.feed(b"data: [DONE]\n\n")
+    wire.feed([b"data: [DONE]\n\n"])
     assert wire.ending is INCOMPLETE
 
 
@@ -106,7 +106,7 @@ def test_pieces_of_tool_calls_are_put_together() -> None:
         {"index": 1, "id": "c2", "function": {"name": "g", "arguments": ""}},
         {"index": 0, "function": {"arguments": ":1}"}},
     ):
-        assert wire.feed(_chat({"tool_calls": [call]})) == []
+        assert wire.feed([_chat({"tool_calls": [call]})]) == []
     assert _data(wire.finish(COMPLETED, 1, [])[0])["tool_calls"] == [
         {"id": "c1", "name": "f", "arguments": '{"a":1}'},
         {"id": "c2", "name": "g", "arguments": ""},
@@ -117,7 +117,7 @@ def test_error_says_whether_a_part_was_sent() -> None:
     wire = _typed()
     ending = error_ending("upstream_idle")
     assert _data(wire.finish(ending, 1, [])[0])["partial"] is False
-    wire.feed(_chat({"content": "a"}))
+    wire.feed([_chat({"content": "a"})])
     assert _data(wire.finish(ending, 1, [])[0]) == {
         "code": "upstream_idle",
         "message": ending.message,
@@ -129,7 +129,7 @@ def test_error_says_whether_a_part_was_sent() -> None:
 
 def test_backends_error_ends_the_stream_in_its_own_words() -> None:
     wire = _typed()
-    assert wire.feed(_FAILED) == []
+    assert wire.feed([_FAILED]) == []
     assert wire.ending is not None
     assert (wire.ending.reason, wire.ending.message) == ("upstream_error", "no")
 
@@ -149,7 +149,7 @@ def test_providers_blocks_are_the_same_objects() -> None:
     wire = _provider()
     assert wire.begin() is None
     for block in blocks(CHAT_STREAM):
-        (sent,) = wire.feed(block)
+        (sent,) = wire.feed([block])
         assert sent is block
     assert (wire.ending, wire.total_chunks) == (COMPLETED, 8)
     assert wire.finish(COMPLETED, 1, []) == []
@@ -162,7 +162,7 @@ def test_providers_blocks_are_the_same_objects() -> None:
 )
 def test_provider_stream_without_its_end_has_an_error_and_breaks_off(ending: Ending) -> None:
     wire = _provider()
-    wire.feed(blocks(CHAT_STREAM)[0])
+    wire.feed([blocks(CHAT_STREAM)[0]])
     error = _data(wire.finish(ending, 1, [])[0])["error"]
     assert (error["code"], error["trace_id"]) == (ending.reason, "t")
     assert error["message"]
@@ -171,7 +171,7 @@ def test_provider_stream_without_its_end_has_an_error_and_breaks_off(ending: End
 
 def test_providers_own_error_is_not_said_twice_but_breaks_off() -> None:
     wire = _provider()
-    wire.feed(_FAILED)
+    wire.feed([_FAILED])
     assert wire.ending is not None
     assert wire.ending.reason == "upstream_error"
     assert wire.finish(wire.ending, 1, []) == []

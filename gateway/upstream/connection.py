@@ -1,0 +1,84 @@
+"""A pooled connection to the backend: aiohttp's, with its strict parser, and a way past its tasks.
+
+aiohttp wakes a task for each piece of a body. A connection with an `on_data` calls that instead, in
+the step in which the bytes arrive, which halves what an event costs (docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+
+#: One read. aiohttp pauses the transport at twice this, so a paused stream holds at most 64 KiB
+#: here and what the event loop's last receive brought on top, another 256 KiB.
+READ_BYTES = 32 * 1024
+
+
+class UpstreamConnection(ResponseHandler):
+    """aiohttp's protocol for answers; works as it does while `on_data` is None."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        #: Called when the body of the answer may have got bytes, an end or an error.
+        self.on_data: Callable[[], None] | None = None
+        self.exchanges = 0  #: requests sent on it so far
+        self.has_answered = False  #: whether anything came since the last request
+
+    def begin(self, *, skips_body: bool) -> None:
+        """Expects the answer to one more request; one to HEAD has no body."""
+        self.exchanges += 1
+        self.has_answered = False
+        self.set_response_params(
+            skip_payload=skips_body,
+            read_until_eof=True,
+            auto_decompress=False,
+            read_bufsize=READ_BYTES,
+        )
+
+    def data_received(self, data: bytes) -> None:
+        self.has_answered = True
+        payload = self._payload
+        super().data_received(data)
+        if self.on_data is not None:
+            self.on_data()
+        if self._should_close and payload is not None and self.exception() is not None:
+            # aiohttp 3.14.5 tells nobody who reads a body that its chunks are malformed.
+            _break_off(payload)
+            if self.on_data is not None:
+                self.on_data()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        payload = self._payload
+        super().connection_lost(exc)
+        if payload is not None:
+            _break_off(payload)
+        if self.on_data is not None:
+            self.on_data()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        # aiohttp calls it after each read, and resuming what isn't paused runs the parser for
+        # nothing.
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+
+def _break_off(payload: aiohttp.StreamReader) -> None:
+    """Ends a body that isn't whole, also for a reader that a piece has just woken."""
+    if payload.is_eof():
+        return
+    if payload.exception() is None:
+        payload.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
+    payload.feed_eof()
+
+
+def make_connector(keepalive_s: float) -> aiohttp.TCPConnector:
+    """A pool of such connections, without a limit of its own. Needs a running loop."""
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=keepalive_s)
+    loop = asyncio.get_running_loop()
+    # aiohttp has no public way.
+    connector._factory = partial(UpstreamConnection, loop=loop)  # type: ignore[assignment]  # noqa: SLF001
+    return connector
