@@ -130,7 +130,7 @@ class Exchange:
         while (follower := self._follower) is not None and not self._is_paused:
             if payload.exception() is not None:
                 self._end(follower, _truncated())
-            elif chunk := payload.read_nowait():
+            elif chunk := payload.read_nowait(READ_BYTES):
                 follower.feed(chunk)
             elif payload.is_eof():
                 self._end(follower, None)
