@@ -110,7 +110,7 @@ class Keeper:
         self,
         store: SessionStore,
         *,
-        flush_ms: float = 200,
+        flush_ms: float = 1000,
         max_sources: int = 10_000,
         backoff: Backoff | None = None,
         watch: Watch | None = None,

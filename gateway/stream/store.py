@@ -7,6 +7,7 @@ does any I/O. Times are integer milliseconds of UTC.
 from __future__ import annotations
 
 import secrets
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -28,6 +29,9 @@ class StoreError(Unavailable):
     def __init__(self, message: str, *, is_transient: bool) -> None:
         super().__init__(message, retry_after_s=5 if is_transient else None)
         self.is_transient = is_transient
+
+
+_LENGTH_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +98,9 @@ class Segment:
         return frames
 
     def pack(self) -> bytes:
-        """The events in one piece: their count, their lengths, themselves."""
-        head = bytearray()
-        for number in (len(self.lengths), *self.lengths):
-            _put_varint(head, number)
-        return bytes(head) + self.data
+        """The events in one piece: their count and lengths, as 32 bits each, and themselves."""
+        lengths = self.lengths
+        return struct.pack(f"<{len(lengths) + 1}I", len(lengths), *lengths) + self.data
 
     @classmethod
     def unpack(cls, stream_id: StreamId, first: int, packed: bytes) -> Segment:
@@ -108,17 +110,15 @@ class Segment:
             StoreError: that is no segment.
         """
         try:
-            count, position = _varint(packed, 0)
-            lengths = []
-            for _ in range(count):
-                length, position = _varint(packed, position)
-                lengths.append(length)
-        except IndexError:
+            (count,) = struct.unpack_from("<I", packed)
+            lengths = struct.unpack_from(f"<{count}I", packed, _LENGTH_BYTES)
+        except struct.error:
             raise _damaged() from None
+        position = _LENGTH_BYTES * (count + 1)
         data = packed[position:]
         if sum(lengths) != len(data):
             raise _damaged()
-        return cls(stream_id, first, first + count - 1, data, tuple(lengths))
+        return cls(stream_id, first, first + count - 1, data, lengths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,21 +254,3 @@ def without_overlap(segments: Iterable[Segment]) -> Iterator[Segment]:
 
 def _damaged() -> StoreError:
     return StoreError("A stored segment is damaged.", is_transient=False)
-
-
-def _put_varint(target: bytearray, number: int) -> None:
-    while number > 0x7F:
-        target.append(number & 0x7F | 0x80)
-        number >>= 7
-    target.append(number)
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, position
-        shift += 7
