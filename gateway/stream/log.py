@@ -14,6 +14,7 @@ from gateway.stream.model import StreamId
 #: What an event costs beside its bytes: the object's header and its place in the list.
 FRAME_OVERHEAD_BYTES = 64
 _COMPACT_AFTER = 256
+_FEW_EVENTS = 256
 
 
 class LogBudget:
@@ -60,9 +61,9 @@ class EventLog:
     __slots__ = (
         "_base",
         "_budget",
+        "_format",
         "_frames",
         "_head",
-        "_id_prefix",
         "_listeners",
         "_max_bytes",
         "bytes",
@@ -72,7 +73,8 @@ class EventLog:
     def __init__(
         self, stream_id: StreamId, *, max_bytes: int, with_ids: bool, budget: LogBudget
     ) -> None:
-        self._id_prefix = f"id: {stream_id}.".encode() if with_ids else b""
+        #: Takes a number and a block; a stream id has no character that means something here.
+        self._format = b"id: %b.%%d\n%%b" % stream_id.encode() if with_ids else b""
         self._max_bytes = max_bytes
         self._budget = budget
         self._frames: list[bytes] = []
@@ -84,7 +86,7 @@ class EventLog:
 
     @property
     def has_ids(self) -> bool:
-        return bool(self._id_prefix)
+        return bool(self._format)
 
     @property
     def first(self) -> int:
@@ -116,9 +118,9 @@ class EventLog:
         """
         if self.is_closed:
             raise RuntimeError("the log is closed")
-        if prefix := self._id_prefix:
-            numbered = enumerate(blocks, self._base + len(self._frames))
-            blocks = [b"%b%d\n%b" % (prefix, seq, block) for seq, block in numbered]
+        if numbered := self._format:
+            first = self._base + len(self._frames)
+            blocks = [numbered % item for item in enumerate(blocks, first)]
         self._frames += blocks
         self._account(sum(map(len, blocks)) + FRAME_OVERHEAD_BYTES * len(blocks))
         self._wake()
@@ -130,7 +132,7 @@ class EventLog:
 
     def with_id(self, block: bytes, seq: int) -> bytes:
         """`block` as event `seq`, if this log's events have ids."""
-        return b"%b%d\n%b" % (self._id_prefix, seq, block) if self._id_prefix else block
+        return self._format % (seq, block) if self._format else block
 
     def events(self, after: int = 0) -> list[bytes]:
         """Everything after event `after` that is retained."""
@@ -159,6 +161,10 @@ class EventLog:
         if start < self._head:
             raise CursorTrimmedError
         frames = self._frames
+        if len(frames) - start <= _FEW_EVENTS:
+            joined = b"".join(frames[start:])
+            if len(joined) <= max_bytes:
+                return joined, max(cursor, self.last)
         end, size = start, 0
         while end < len(frames) and (end == start or size + len(frames[end]) <= max_bytes):
             size += len(frames[end])

@@ -41,6 +41,7 @@ from gateway.stream.model import (
 RETRY_MS = 2000
 #: For those whom a restart has cut off: time to start anew, and not all at once.
 RESTART_RETRY_MS = (2000, 6000)
+_CHUNK_HEAD = b'event: content_chunk\ndata: {"content":'
 _BYTES_PER_TOKEN = 4  # of English text with today's tokenizers, within some 20 %
 
 
@@ -120,6 +121,9 @@ class TypedWire:
         self._translator = dialect.translator()
         self._stream_id = stream_id
         self._trace_id = trace_id
+        trace = orjson.dumps(trace_id)
+        self._text_tail = b'"trace_id":%b}\n\n' % trace
+        self._refusal_tail = b'"trace_id":%b,"refusal":true}\n\n' % trace
         self._conversation_id = conversation_id
         self._max_duration_s = max_duration_s
         self._text: list[str] = []
@@ -152,9 +156,13 @@ class TypedWire:
     def feed(self, blocks: list[bytes]) -> list[bytes]:
         events: list[bytes] = []
         for block in blocks:
+            if (text := self._translator.text_of(block)) is not None:
+                events.append(self._chunk(text, self._text_tail))
+                continue
             for signal in self._translator.feed(block):
                 if type(signal) is Text:
-                    events.append(self._chunk(signal))
+                    tail = self._refusal_tail if signal.refusal else self._text_tail
+                    events.append(self._chunk(signal.content, tail))
                 else:
                     self._note(signal)
                 if self.ending is not None:
@@ -210,18 +218,18 @@ class TypedWire:
     def ends_cleanly(self, ending: Ending) -> bool:
         return True  # the last event says how it ended
 
-    def _chunk(self, text: Text) -> bytes:
-        data: dict[str, object] = {
-            "content": text.content,
-            "index": self.total_chunks,
-            "trace_id": self._trace_id,
-        }
-        if text.refusal:
-            data["refusal"] = True
+    def _chunk(self, content: str, tail: bytes) -> bytes:
+        # Spliced: a dictionary, its JSON and the checks of `encode_event` cost four times as much.
+        event = b'%b%b,"index":%d,%b' % (
+            _CHUNK_HEAD,
+            orjson.dumps(content),
+            self.total_chunks,
+            tail,
+        )
         self.total_chunks += 1
-        self._text.append(text.content)
-        self._text_bytes += len(text.content.encode("utf-8", "surrogatepass"))
-        return _event("content_chunk", data)
+        self._text.append(content)
+        self._text_bytes += len(content.encode())
+        return event
 
     def _note(self, signal: Signal) -> None:
         match signal:
@@ -284,6 +292,9 @@ class ProviderWire:
     def feed(self, blocks: list[bytes]) -> list[bytes]:
         if not self.total_chunks:
             self.opening = blocks[0]
+        if self._watcher.passes(blocks[0] if len(blocks) == 1 else b"".join(blocks)):
+            self.total_chunks += len(blocks)
+            return blocks
         see = self._watcher.see
         for count, block in enumerate(blocks, 1):
             if (verdict := see(block)) is not None:

@@ -22,6 +22,7 @@ from gateway.sse.dialects.common import (
     first_event,
     is_incomplete,
     messages,
+    plain_object,
 )
 from gateway.sse.dialects.stop import stopped_message
 from gateway.sse.event import End, Finish, Prompt, Signal, Text, ToolCall, Usage
@@ -32,6 +33,7 @@ _INCOMPLETE_REASONS = frozenset(
     {"max_tokens", "model_context_window_exceeded", "pause_turn", "refusal"}
 )
 _NOTED = (b"message_delta", b"message_stop", b"error")
+_DELTA_LINE = b"event: content_block_delta\n"
 _SUSPICIOUS = tuple(b'"%b"' % name for name in _NOTED)
 _TYPE_BY_STATUS = {
     400: "invalid_request_error",
@@ -47,6 +49,15 @@ _TYPE_BY_STATUS = {
 
 
 class _Translator(JsonTranslator):
+    def text_of(self, block: bytes) -> str | None:
+        if not block.startswith(_DELTA_LINE) or (payload := plain_object(block)) is None:
+            return None
+        delta = payload.get("delta")
+        if type(delta) is not dict or delta.get("type") != "text_delta":
+            return None
+        text = delta.get("text")
+        return text if type(text) is str and text else None
+
     def translate(self, event: bytes, data: bytes) -> Iterator[Signal]:
         if not data.strip():
             return
@@ -74,6 +85,9 @@ class _Watcher:
             is_early = is_incomplete(_Translator(), [self._delta])
             return Verdict.INCOMPLETE if is_early else Verdict.COMPLETE
         return Verdict.BROKEN if name == b"error" else None
+
+    def passes(self, blocks: bytes) -> bool:
+        return not any(name in blocks for name in _NOTED)
 
 
 class Anthropic(EventStreamDialect):

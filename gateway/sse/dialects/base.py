@@ -48,12 +48,23 @@ class Translator(Protocol):
         """What `block` says. JSON that doesn't parse is a `Failure`; unknown events say nothing."""
         ...
 
+    def text_of(self, block: bytes) -> str | None:
+        """The text of the usual event, which says a piece of the answer and nothing else.
+
+        A shortcut, three times as fast: `feed` would give this one `Text`. None for any other.
+        """
+        ...
+
 
 class Watcher(Protocol):
     """Provider route: looks for the end without decoding JSON on the way. One per stream."""
 
     def see(self, block: bytes) -> Verdict | None:
         """The verdict if `block` is the dialect's terminal event or an error of the backend."""
+        ...
+
+    def passes(self, blocks: bytes) -> bool:
+        """Whether `see` needn't look at these, joined: it would say nothing and note nothing."""
         ...
 
 

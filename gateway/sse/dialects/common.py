@@ -39,6 +39,9 @@ class JsonTranslator:
         except fields.Malformed as error:
             return [Failure(str(error), MALFORMED)]
 
+    def text_of(self, block: bytes) -> str | None:
+        return None
+
     def translate(self, event: bytes, data: bytes) -> Iterator[Signal]:
         """The signals of one block, from its `event` and its `data`.
 
@@ -162,6 +165,19 @@ def first_event(block: bytes) -> bytes | None:
     """The event's name if the block begins with it, as a block that has one usually does."""
     line = _EVENT_LINE.match(block)
     return line[1] if line else None
+
+
+def plain_object(block: bytes) -> dict[str, object] | None:
+    """The data of a block that is one line of JSON, or an event's name and one; else None."""
+    start = block.find(b"data: {") + 6
+    is_plain = start == 6 or (start > 6 and block.startswith(b"event: ") and block[start - 7] == 10)
+    if not is_plain or b"\r" in block or block.find(b"\n", start) != len(block) - 2:
+        return None
+    try:
+        value = orjson.loads(block[start:])
+    except orjson.JSONDecodeError:
+        return None
+    return value if type(value) is dict else None
 
 
 def data_type(block: bytes) -> str:

@@ -19,6 +19,9 @@ _ID_LINE = re.compile(rb"id:[^\r\n]*[\r\n]+")
 
 
 class _Translator:
+    def text_of(self, block: bytes) -> str | None:
+        return None
+
     def __init__(self) -> None:
         self._calls = 0
 
@@ -50,7 +53,7 @@ class _Translator:
 
 class _Watcher:
     def see(self, block: bytes) -> Verdict | None:
-        if b'"error"' not in block and not _DONE.search(block):
+        if self.passes(block):
             return None
         for signal in _Translator().feed(block):
             match signal:
@@ -61,6 +64,9 @@ class _Watcher:
                 case Failure(code=code) if code != MALFORMED:
                     return Verdict.BROKEN
         return None
+
+    def passes(self, blocks: bytes) -> bool:
+        return b'"error"' not in blocks and not _DONE.search(blocks)
 
 
 class Ollama(EventStreamDialect):

@@ -20,6 +20,7 @@ from gateway.sse.dialects.common import (
     is_error,
     is_incomplete,
     messages,
+    plain_object,
 )
 from gateway.sse.dialects.stop import stopped_choices
 from gateway.sse.event import End, Finish, Prompt, Signal, Text, ToolCall, Usage
@@ -37,6 +38,7 @@ INCOMPLETE_REASONS = frozenset(
         "insufficient_system_resource",
     }
 )
+_PLAIN_DELTA = frozenset({"role", "content"})
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
 _KEPT_BLOCKS = 16
 
@@ -67,6 +69,21 @@ class ChoicesTranslator(JsonTranslator):
 
 
 class _ChatTranslator(ChoicesTranslator):
+    def text_of(self, block: bytes) -> str | None:
+        if not block.startswith(b"data: {") or (chunk := plain_object(block)) is None:
+            return None
+        choices = chunk.get("choices")
+        if type(choices) is not list or len(choices) != 1 or chunk.get("usage"):
+            return None
+        choice = choices[0]
+        if type(choice) is not dict or choice.get("finish_reason") or choice.get("index") != 0:
+            return None
+        delta = choice.get("delta")
+        if type(delta) is not dict or chunk.get("error") or not delta.keys() <= _PLAIN_DELTA:
+            return None
+        content = delta.get("content")
+        return content if type(content) is str and content else None
+
     def choice(self, choice: Mapping[str, object]) -> Iterator[Signal]:
         delta = fields.mapping(choice.get("delta"))
         if content := fields.text(delta.get("content")):
@@ -95,6 +112,11 @@ class ChoicesWatcher:
         if _FINISH.search(block):
             self._finishes.append(block)
         return None
+
+    def passes(self, blocks: bytes) -> bool:
+        reasons = blocks.count(b'"finish_reason"')
+        has_finish = reasons != blocks.count(b'"finish_reason":null') and _FINISH.search(blocks)
+        return not has_finish and DONE not in blocks and b"error" not in blocks
 
 
 class OpenAIChat(EventStreamDialect):

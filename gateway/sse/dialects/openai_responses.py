@@ -21,6 +21,7 @@ from gateway.sse.dialects.common import (
     first_event,
     is_error,
     messages,
+    plain_object,
 )
 from gateway.sse.dialects.stop import stopped_response
 from gateway.sse.event import End, Failure, Finish, Prompt, Signal, Text, ToolCall, Usage
@@ -32,10 +33,19 @@ _VERDICTS = {
     b"response.failed": Verdict.FAILED,
     b"error": Verdict.BROKEN,
 }
+_DELTA_LINE = b"event: response.output_text.delta\n"
 _SUSPICIOUS = tuple(b'"%b"' % name for name in _VERDICTS)
 
 
 class _Translator(JsonTranslator):
+    def text_of(self, block: bytes) -> str | None:
+        if not block.startswith(_DELTA_LINE) or (payload := plain_object(block)) is None:
+            return None
+        if payload.get("type") != "response.output_text.delta" or payload.get("error"):
+            return None
+        text = payload.get("delta")
+        return text if type(text) is str and text else None
+
     def translate(self, event: bytes, data: bytes) -> Iterator[Signal]:
         if data.startswith(b"[DONE]") or not data.strip():
             return
@@ -55,6 +65,9 @@ class _Watcher:
         if not any(word in block for word in _SUSPICIOUS):
             return None
         return Verdict.BROKEN if is_error(block) else _VERDICTS.get(data_type(block).encode())
+
+    def passes(self, blocks: bytes) -> bool:
+        return not any(name in blocks for name in _VERDICTS)
 
 
 class OpenAIResponses(EventStreamDialect):

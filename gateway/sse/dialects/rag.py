@@ -79,6 +79,9 @@ class _Watcher:
                     return Verdict.BROKEN
         return None
 
+    def passes(self, blocks: bytes) -> bool:
+        return not _SUSPICIOUS.search(blocks)
+
 
 class Rag(EventStreamDialect):
     name = "rag"
