@@ -59,6 +59,16 @@ class UpstreamConnection(ResponseHandler):
         if self.on_data is not None:
             self.on_data()
 
+    def hold(self) -> None:
+        """Stops the transport alone: `pause_reading` would make the parser, which has nothing in
+        hand now, keep back the next piece for a resumption that nobody asks for."""
+        self._pause_transport_reading()
+
+    def let_go(self) -> None:
+        """The counterpart of `hold`."""
+        if not self._reading_paused:
+            self._resume_transport_reading()
+
     def resume_reading(self, resume_parser: bool = True) -> None:
         # aiohttp calls it after each read, and resuming what isn't paused runs the parser for
         # nothing.

@@ -87,13 +87,13 @@ class Exchange:
     def pause(self) -> None:
         """Stops reading, so that TCP stops the backend."""
         self._is_paused = True
-        if self._protocol.connected and not self._payload.is_eof():
-            self._protocol.pause_reading()
+        if not self._payload.is_eof():
+            self._protocol.hold()
 
     def resume(self) -> None:
         """The counterpart of `pause`; may feed the follower before it returns."""
         self._is_paused = False
-        self._protocol.resume_reading()
+        self._protocol.let_go()
         self._take()
 
     async def finish(self) -> None:
