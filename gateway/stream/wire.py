@@ -41,7 +41,6 @@ from gateway.stream.model import (
 RETRY_MS = 2000
 #: For those whom a restart has cut off: time to start anew, and not all at once.
 RESTART_RETRY_MS = (2000, 6000)
-_CHUNK_HEAD = b'event: content_chunk\ndata: {"content":'
 _BYTES_PER_TOKEN = 4  # of English text with today's tokenizers, within some 20 %
 
 
@@ -378,6 +377,10 @@ _ENDINGS = {
 
 def _event(name: str, data: object) -> bytes:
     return encode_event(name, orjson.dumps(data))
+
+
+#: Up to where a chunk's content goes.
+_CHUNK_HEAD = _event("content_chunk", {"content": 0}).partition(b"0")[0]
 
 
 def _merged(old: Usage, new: Usage) -> Usage:
