@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,13 +26,19 @@ _SHOWN = ("cpu_us_per_event", "events_per_s", "streams_per_s", "kib_per_stream",
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; 0, or 1 if something that was measured failed, or 2 for bad options."""
+    """Runs one command; 0, or 1 if something that was measured failed, or 2 for bad options.
+
+    SIGTERM and SIGINT end what was started, too: 130.
+    """
     options = opts.parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         return _compare(options) if options.command == "compare" else _run(options)
     except (opts.BadOptions, NotInstalled, PeerFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from scripts.loading.crowd import Crowd, Manners, Plan
+from scripts.loading.process import family
 from scripts.loading.running import lean_backend
 from scripts.loading.single import Load, run
 from scripts.loading.targets import Target
@@ -204,6 +205,27 @@ async def test_compare_without_a_gateway_runs_the_rest_of_the_scenarios(tmp_path
     assert blast["figures"]["events"] > 200
     assert blast["figures"]["failed"] == 0
     assert many["figures"]["ok"] == 40
+
+
+async def test_ended_by_a_signal_it_leaves_nothing_running() -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(ROOT / "scripts" / "load.py"), "compare", "--peers", "bare"),
+        *("--scenarios", "short", "--seconds", "0.2", "--rounds", "1000", "--scale", "0.1"),
+        "--no-pin",
+        cwd=ROOT,
+        stdout=PIPE,
+        stderr=STDOUT,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        assert await process.stdout.readline()
+        while len(children := family(process.pid)) < 3:
+            await asyncio.sleep(0.02)
+        process.terminate()
+        # Its children hold the pipe too, so this ends when the last of them has gone.
+        await process.stdout.read()
+        assert await process.wait() == 130
+    assert [pid for pid in children if family(pid)] == []
 
 
 async def test_an_unknown_peer_or_scenario_is_one_clear_line() -> None:
