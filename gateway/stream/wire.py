@@ -120,9 +120,8 @@ class TypedWire:
         self._translator = dialect.translator()
         self._stream_id = stream_id
         self._trace_id = trace_id
-        trace = orjson.dumps(trace_id)
-        self._text_tail = b'"trace_id":%b}\n\n' % trace
-        self._refusal_tail = b'"trace_id":%b,"refusal":true}\n\n' % trace
+        self._text_parts = _chunk_parts(trace_id)
+        self._refusal_parts = _chunk_parts(trace_id, is_refusal=True)
         self._conversation_id = conversation_id
         self._max_duration_s = max_duration_s
         self._text: list[str] = []
@@ -156,12 +155,12 @@ class TypedWire:
         events: list[bytes] = []
         for block in blocks:
             if (text := self._translator.text_of(block)) is not None:
-                events.append(self._chunk(text, self._text_tail))
+                events.append(self._chunk(text, self._text_parts))
                 continue
             for signal in self._translator.feed(block):
                 if type(signal) is Text:
-                    tail = self._refusal_tail if signal.refusal else self._text_tail
-                    events.append(self._chunk(signal.content, tail))
+                    parts = self._refusal_parts if signal.refusal else self._text_parts
+                    events.append(self._chunk(signal.content, parts))
                 else:
                     self._note(signal)
                 if self.ending is not None:
@@ -217,14 +216,10 @@ class TypedWire:
     def ends_cleanly(self, ending: Ending) -> bool:
         return True  # the last event says how it ended
 
-    def _chunk(self, content: str, tail: bytes) -> bytes:
+    def _chunk(self, content: str, parts: tuple[bytes, bytes]) -> bytes:
         # Spliced: a dictionary, its JSON and the checks of `encode_event` cost four times as much.
-        event = b'%b%b,"index":%d,%b' % (
-            _CHUNK_HEAD,
-            orjson.dumps(content),
-            self.total_chunks,
-            tail,
-        )
+        head, tail = parts
+        event = b'%b%b,"index":%d%b' % (head, orjson.dumps(content), self.total_chunks, tail)
         self.total_chunks += 1
         self._text.append(content)
         self._text_bytes += len(content.encode())
@@ -379,8 +374,13 @@ def _event(name: str, data: object) -> bytes:
     return encode_event(name, orjson.dumps(data))
 
 
-#: Up to where a chunk's content goes.
-_CHUNK_HEAD = _event("content_chunk", {"content": 0}).partition(b"0")[0]
+def _chunk_parts(trace_id: str, *, is_refusal: bool = False) -> tuple[bytes, bytes]:
+    """What stands before a chunk's content and behind its index."""
+    data: dict[str, object] = {"content": 0, "index": 0, "trace_id": trace_id}
+    if is_refusal:
+        data["refusal"] = True
+    head, _, tail = _event("content_chunk", data).partition(b'0,"index":0')
+    return head, tail
 
 
 def _merged(old: Usage, new: Usage) -> Usage:

@@ -19,7 +19,8 @@ from aiohttp import hdrs
 
 from gateway.backoff import Backoff
 from gateway.errors import UpstreamError
-from gateway.upstream.client import UpstreamAnswer, UpstreamRequest
+from gateway.upstream.client import UpstreamRequest
+from gateway.upstream.exchange import Exchange
 
 _REFUSALS = (502, 503, 504)
 _NOT_CONNECTED = ("upstream_unavailable", "upstream_timeout")
@@ -42,7 +43,7 @@ class _Failure:
     """What ends a try: an error, or an answer that says come back later."""
 
     error: UpstreamError | None = None
-    answer: UpstreamAnswer | None = None
+    answer: Exchange | None = None
 
     @property
     def problem(self) -> str:
@@ -50,7 +51,7 @@ class _Failure:
             return self.error.code
         return f"http_{self.answer.status}" if self.answer is not None else ""
 
-    def pass_on(self) -> UpstreamAnswer:
+    def pass_on(self) -> Exchange:
         """
         Raises:
             UpstreamError: there was no answer.
@@ -70,7 +71,7 @@ class Retrying:
 
     def __init__(
         self,
-        ask: Callable[[UpstreamRequest], Awaitable[UpstreamAnswer]],
+        ask: Callable[[UpstreamRequest], Awaitable[Exchange]],
         backoff: Backoff,
         *,
         clock_s: float,
@@ -81,7 +82,7 @@ class Retrying:
         self._clock_s = clock_s or math.inf
         self._watch = watch
 
-    async def ask(self, request: UpstreamRequest, trace_id: str) -> UpstreamAnswer:
+    async def ask(self, request: UpstreamRequest, trace_id: str) -> Exchange:
         """Asks as `UpstreamClient.ask` does; the last answer passes as it is.
 
         The request's body must be bytes, or there must be none. Connection errors and 502, 503 and
@@ -108,7 +109,7 @@ class Retrying:
             self._watch.backend_failed(trace_id, outcome.problem, attempt=attempt, delay_s=delay_s)
             await asyncio.sleep(delay_s)
 
-    async def _try(self, request: UpstreamRequest) -> UpstreamAnswer | _Failure:
+    async def _try(self, request: UpstreamRequest) -> Exchange | _Failure:
         try:
             answer = await self._ask_once(request)
         except UpstreamError as error:

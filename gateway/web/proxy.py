@@ -54,7 +54,6 @@ async def send_to_backend(
 
 
 async def _relay(request: web.Request, asking: Awaitable[Body]) -> web.StreamResponse:
-    services = request.app[SERVICES]
     try:
         answer = await asking
     except UpstreamError as error:
