@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -19,14 +21,28 @@ from gateway.telemetry.logs import configure_logging
 
 _BAD_SETTINGS = 2
 _CANNOT_START = 1
+_NOBODY_READS = 128 + signal.SIGPIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        0, or 1 if it failed, or 2 if the settings or the command line are wrong.
+        0, or 1 if it failed, or 2 if the settings or the command line are wrong; 141, as a shell
+        has it for SIGPIPE, if nobody reads on what it prints.
     """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python itself flushes once more at the end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _NOBODY_READS
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     command: Callable[[Settings, argparse.Namespace], int] = options.command
     try:

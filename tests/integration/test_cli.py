@@ -188,6 +188,24 @@ async def test_parser_in_python_is_refused(tmp_path: Path) -> None:
         assert_one_line(result, 1, "C parser", "AIOHTTP_NO_EXTENSIONS")
 
 
+@pytest.mark.parametrize("arguments", ["check-config", "--help", "keys list"])
+async def test_output_that_nobody_reads_ends_it_in_silence(tmp_path: Path, arguments: str) -> None:
+    settings = {"UPSTREAM_URL": AWAY, "API_KEYS_FILE": str(tmp_path / "keys")}
+    await run("keys", "add", "--owner", "ada", folder=tmp_path, **settings)
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway.cli", *arguments.split()),
+        env=environment(tmp_path, **settings),
+        stdout=writing,
+        stderr=PIPE,
+    )
+    os.close(writing)
+    async with asyncio.timeout(30):
+        _, err = await process.communicate()
+    assert (process.returncode, err) == (128 + signal.SIGPIPE, b"")
+
+
 async def test_checked_settings_are_printed_with_their_secrets_masked(tmp_path: Path) -> None:
     (tmp_path / "gateway.env").write_text("UPSTREAM_API_KEY=sk-canary\nPORT=1234\n")
     settings = {"ENV_FILE": "gateway.env", "UPSTREAM_URL": AWAY, "LOG_LEVEL": "debug"}
