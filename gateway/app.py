@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 import aiohttp
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from gateway.backoff import Backoff
@@ -268,7 +268,9 @@ def _add_routes(app: web.Application, settings: Settings) -> None:
         app.router.add_route(method, path, handler, name=name, expect_handler=expect)
 
     for path, handler in _PROBES.items():
-        app.router.add_get(path, handler, name=f"public.{_as_name(path)}", expect_handler=expect)
+        name = f"public.{_as_name(path)}"
+        app.router.add_get(path, handler, name=name, expect_handler=expect)
+        add("*", path, _read_only, name)
     for path, handler in _STREAM_ROUTES.items():
         add("*", path, handler, f"streams.{_as_name(path)}")
     for path, handler in _ONE_STREAM_ROUTES.items():
@@ -279,6 +281,11 @@ def _add_routes(app: web.Application, settings: Settings) -> None:
     add("*", f"/v1/{_REST}", provider, "provider")
     if settings.proxy_passthrough:
         add("*", f"/{_REST}", relay_request, "backend")
+
+
+async def _read_only(request: web.Request) -> web.StreamResponse:
+    """These paths are ours with every method, so none of them reaches the backend."""
+    raise web.HTTPMethodNotAllowed(request.method, (hdrs.METH_GET, hdrs.METH_HEAD))
 
 
 def _as_name(path: str) -> str:

@@ -289,12 +289,23 @@ async def test_method_that_the_typed_route_does_not_take_is_told_which_it_takes(
         assert answer.error["code"] == "method_not_allowed"
 
 
-@pytest.mark.parametrize("path", ["/livez", "/health", "/metrics", "/playground"])
-async def test_probes_take_only_get_and_head_where_no_backend_may_know_more(path: str) -> None:
-    [answer] = await verdicts([Bad("", b"{}", path=path).request()], proxy_passthrough=False)
-    assert answer.status == 405
-    assert answer.error["code"] == "method_not_allowed"
-    assert answer.headers["allow"] == "GET,HEAD"
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/livez", "/readyz", "/health", "/healthz", "/health/liveliness", "/health/readiness"),
+        *("/metrics", "/playground", "/static/playground.js"),
+    ],
+)
+async def test_public_paths_take_only_get_and_head_and_never_reach_the_backend(
+    path: str, method: str
+) -> None:
+    for passes in (True, False):
+        request = Bad("", b"{}", path=path, method=method).request()
+        [answer] = await verdicts([request], proxy_passthrough=passes)
+        assert answer.status == 405
+        assert answer.error["code"] == "method_not_allowed"
+        assert answer.headers["allow"] == "GET,HEAD"
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
