@@ -56,6 +56,16 @@ class Usage:
 
     input_tokens: int | None = None
     output_tokens: int | None = None
+    estimated: bool = False  #: the answer's tokens were counted by a gateway, perhaps this one
+
+    def merged(self, later: Usage) -> Usage:
+        """This one, as far as a later one doesn't replace it."""
+        is_counted = later.output_tokens is not None
+        return Usage(
+            self.input_tokens if later.input_tokens is None else later.input_tokens,
+            later.output_tokens if is_counted else self.output_tokens,
+            later.estimated if is_counted else self.estimated,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,11 @@ class StoredWire:
     def total_tokens(self) -> int:
         return self._record.total_tokens or 0
 
+    @property
+    def usage(self) -> Usage:
+        record = self._record
+        return Usage(record.input_tokens, record.total_tokens, record.estimated)
+
     def begin(self) -> bytes | None:
         return None
 
@@ -54,8 +59,7 @@ class StoredWire:
     def summary(self, events: Iterable[bytes]) -> Summary:
         if self._dialect is not None:
             return self._dialect.summarise(events)
-        usage = Usage(self._record.input_tokens, self._record.total_tokens)
-        return Summary(_typed_text(events), usage, chunks=self.total_chunks)
+        return Summary(_typed_text(events), self.usage, chunks=self.total_chunks)
 
     def snapshot(self) -> bytes | None:
         return None  # everything is in the log, or nothing is known of the rest

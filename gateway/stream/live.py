@@ -251,7 +251,7 @@ class LiveStream:
 
     def record(self) -> StreamRecord:
         """What the store keeps of it, as it is now."""
-        ending = self.ending
+        ending, usage = self.ending, self.wire.usage
         ended_at_ms = None if self.ended_at is None else round(self.ended_at * 1000)
         expires_at_ms = None
         if ended_at_ms is not None:
@@ -274,6 +274,8 @@ class LiveStream:
             expires_at_ms=expires_at_ms,
             total_chunks=self.wire.total_chunks,
             total_tokens=self.wire.total_tokens,
+            input_tokens=usage.input_tokens,
+            estimated=usage.estimated,
             last_seq=self.log.last,
         )
 

@@ -66,6 +66,10 @@ class Wire(Protocol):
 
     @property
     def total_tokens(self) -> int: ...
+    @property
+    def usage(self) -> Usage:
+        """What is known on the way; empty where nothing is decoded."""
+        ...
 
     def begin(self) -> bytes | None:
         """The event that opens the stream, before the backend has said anything."""
@@ -142,6 +146,11 @@ class TypedWire:
         counted = self._usage.output_tokens
         return estimate_tokens(self._text_bytes) if counted is None else counted
 
+    @property
+    def usage(self) -> Usage:
+        is_estimated = self._usage.output_tokens is None or self._usage.estimated
+        return Usage(self._usage.input_tokens, self.total_tokens, is_estimated)
+
     def begin(self) -> bytes | None:
         data = {
             "stream_id": self._stream_id,
@@ -201,8 +210,7 @@ class TypedWire:
         return _event("heartbeat", data)
 
     def summary(self, events: Iterable[bytes]) -> Summary:
-        usage = Usage(self._usage.input_tokens, self.total_tokens)
-        return Summary("".join(self._text), usage, self._finish, self.total_chunks)
+        return Summary("".join(self._text), self.usage, self._finish, self.total_chunks)
 
     def snapshot(self) -> bytes | None:
         data = {
@@ -228,7 +236,7 @@ class TypedWire:
     def _note(self, signal: Signal) -> None:
         match signal:
             case Usage():
-                self._usage = _merged(self._usage, signal)
+                self._usage = self._usage.merged(signal)
             case Sources():
                 self._sources.extend(signal.items)
             case Thread() if self._on_thread is not None:
@@ -255,7 +263,7 @@ class TypedWire:
             "output_tokens": self.total_tokens,
             "total_tokens": (self._usage.input_tokens or 0) + self.total_tokens,
         }
-        if self._usage.output_tokens is None:
+        if self.usage.estimated:
             usage["estimated"] = True
         return usage
 
@@ -279,6 +287,10 @@ class ProviderWire:
     @property
     def total_tokens(self) -> int:
         return 0  # not known on the way: nothing is decoded
+
+    @property
+    def usage(self) -> Usage:
+        return Usage()
 
     def begin(self) -> bytes | None:
         return None
@@ -381,10 +393,3 @@ def _chunk_parts(trace_id: str, *, is_refusal: bool = False) -> tuple[bytes, byt
         data["refusal"] = True
     head, _, tail = _event("content_chunk", data).partition(b'0,"index":0')
     return head, tail
-
-
-def _merged(old: Usage, new: Usage) -> Usage:
-    return Usage(
-        old.input_tokens if new.input_tokens is None else new.input_tokens,
-        old.output_tokens if new.output_tokens is None else new.output_tokens,
-    )

@@ -180,11 +180,12 @@ def _usage(usage: Usage | None) -> dict[str, object] | None:
     if usage is None:
         return None
     total = (usage.input_tokens or 0) + (usage.output_tokens or 0)
-    return {
+    counted: dict[str, object] = {
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
         "total_tokens": total,
     }
+    return {**counted, "estimated": True} if usage.estimated else counted
 
 
 def _error(ending: Ending | None) -> dict[str, object] | None:

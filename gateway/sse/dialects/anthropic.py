@@ -185,7 +185,9 @@ def _usage(holder: Mapping[str, object]) -> Iterator[Signal]:
     usage = fields.mapping(holder.get("usage"))
     if usage:
         yield Usage(
-            fields.count(usage.get("input_tokens")), fields.count(usage.get("output_tokens"))
+            fields.count(usage.get("input_tokens")),
+            fields.count(usage.get("output_tokens")),
+            usage.get("estimated") is True,
         )
 
 

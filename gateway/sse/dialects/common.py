@@ -111,7 +111,7 @@ class _Summing:
             case ToolCall():
                 self._calls.setdefault(signal.index, _Call()).add(signal)
             case Usage():
-                self._usage = _merged(self._usage, signal)
+                self._usage = self._usage.merged(signal) if self._usage else signal
             case Finish():
                 self._finish = signal
             case _:
@@ -205,12 +205,3 @@ def _load(block: bytes) -> object:
 
 def _as_utf8(block: bytes) -> bytes:
     return block.decode("utf-8", "replace").encode()
-
-
-def _merged(old: Usage | None, new: Usage) -> Usage:
-    if old is None:
-        return new
-    return Usage(
-        old.input_tokens if new.input_tokens is None else new.input_tokens,
-        old.output_tokens if new.output_tokens is None else new.output_tokens,
-    )

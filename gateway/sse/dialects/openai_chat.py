@@ -165,5 +165,7 @@ def _tool_call(call: Mapping[str, object], function: object) -> ToolCall:
 def _usage(usage: Mapping[str, object]) -> Iterator[Usage]:
     if usage:
         yield Usage(
-            fields.count(usage.get("prompt_tokens")), fields.count(usage.get("completion_tokens"))
+            fields.count(usage.get("prompt_tokens")),
+            fields.count(usage.get("completion_tokens")),
+            usage.get("estimated") is True,
         )

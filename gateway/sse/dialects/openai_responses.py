@@ -173,7 +173,9 @@ def _usage(event: Mapping[str, object]) -> Iterator[Signal]:
     usage = fields.mapping(fields.mapping(event.get("response")).get("usage"))
     if usage:
         yield Usage(
-            fields.count(usage.get("input_tokens")), fields.count(usage.get("output_tokens"))
+            fields.count(usage.get("input_tokens")),
+            fields.count(usage.get("output_tokens")),
+            usage.get("estimated") is True,
         )
 
 
