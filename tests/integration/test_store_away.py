@@ -187,6 +187,8 @@ async def test_postgres_away_and_back_loses_no_stream(
         running_gateway(backend.url, database_url=server.url, **SOON) as gateway,
     ):
         await check_away_and_back(gateway, lambda: away(server))
+        retried = gateway.metric("sluice_retries_total", operation="store", outcome="succeeded")
+        assert retried >= (away is stopped)  # on frozen connections the first try only takes long
 
 
 # SQLite

@@ -276,5 +276,6 @@ def _check_told_once(gateway: Gateway, caplog: pytest.LogCaptureFixture, reason:
     ]
     assert samples == [f'sluice_streams_total{{reason="{reason}"}} 1.0']
     assert gateway.metric("sluice_streams_active") == 0
-    kind = reason if reason.startswith("upstream_") else "none"
+    is_backends = reason.startswith("upstream_") or reason == "event_too_large"
+    kind = reason if is_backends else "none"
     assert gateway.metric("sluice_upstream_errors_total", kind=kind) == (kind != "none")
