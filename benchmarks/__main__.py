@@ -1,0 +1,77 @@
+"""`python -m benchmarks`: runs the benchmarks and prints their tables."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.report import conditions, part_figures, part_table, session_table
+from benchmarks.sessions import all_sessions
+
+_HERE = Path(__file__).parent
+_SESSIONS = 500
+
+
+def main() -> int:
+    options = _options()
+    results: dict[str, object] = {"conditions": conditions()}
+    print(json.dumps(results["conditions"]), file=sys.stderr)
+    if options.what in ("all", "sessions"):
+        gc.freeze()  # as the gateway does when it has started
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            rows = runner.run(all_sessions(options.sessions))
+        results["sessions"] = sessions = [timings.figures() for timings in rows]
+        print(session_table(sessions), flush=True)
+    if options.what in ("all", "parts"):
+        results["parts"] = parts = _measure_parts(options.match)
+        print(part_table(parts))
+    if options.json is not None:
+        options.json.write_text(json.dumps(results, indent=2))
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument(
+        "what",
+        nargs="?",
+        default="all",
+        choices=("all", "sessions", "parts"),
+        help="sessions: created, looked up, stopped; parts: the micro-benchmarks",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="writes every figure there too")
+    parser.add_argument("--match", default="", help="of the parts only these, as pytest's -k")
+    parser.add_argument(
+        "--sessions", type=int, default=_SESSIONS, metavar="N", help="how many (%(default)s)"
+    )
+    return parser.parse_args()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The loop that `sluice serve` would run on."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _measure_parts(match: str) -> list[dict[str, object]]:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "parts.json"
+        command = [sys.executable, "-m", "pytest", "-q", "-c", str(_HERE / "pytest.ini")]
+        command += [f"--benchmark-json={file}", "-k", match, str(_HERE)]
+        # What pytest prints isn't the result: standard output is for the tables.
+        subprocess.run(command, check=True, stdout=sys.stderr)
+        return part_figures(json.loads(file.read_text()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
