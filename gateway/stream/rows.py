@@ -6,11 +6,12 @@ import secrets
 from collections.abc import Mapping
 
 from gateway.stream.cipher import Cipher
-from gateway.stream.model import ENDING_REASONS, Status, StreamId
+from gateway.stream.model import ENDING_REASONS, Status, StreamId, error_ending
 from gateway.stream.store import Segment, StreamRecord
 
 Row = Mapping[str, object]
 COUNTS = ("total_chunks", "total_tokens", "input_tokens", "estimated", "last_seq")
+END = ("status", "reason", "message", "retryable", "ended_at_ms", "expires_at_ms", "ended_by")
 
 
 class Rows:
@@ -21,7 +22,7 @@ class Rows:
         self.instance = instance
         self.token = secrets.token_hex(8)
 
-    def new_row(self, record: StreamRecord) -> dict[str, object]:
+    def begun(self, record: StreamRecord) -> dict[str, object]:
         """A stream that has begun, whatever has become of it since."""
         return {
             "id": record.id,
@@ -32,36 +33,62 @@ class Rows:
             "idempotency_key": clean(record.idempotency_key),
             "fingerprint": record.fingerprint,
             "with_ids": record.with_ids,
+            "created_at_ms": record.created_at_ms,
+            "instance": self.instance,
             "status": Status.ACTIVE.value,
             "reason": None,
             "message": self.sealed_message(record.id, ""),
             "retryable": False,
-            "created_at_ms": record.created_at_ms,
+            "ended_at_ms": None,
+            "expires_at_ms": None,
+            "ended_by": None,
             "total_chunks": 0,
+            "total_tokens": None,
+            "input_tokens": None,
             "estimated": False,
             "last_seq": 0,
-            "instance": self.instance,
         }
 
     def counts(self, record: StreamRecord) -> dict[str, object]:
-        """The parameters of a change of the counts."""
-        counts = {f"new_{name}": getattr(record, name) for name in COUNTS}
-        return {"stream": record.id, **counts}
+        """How far it is."""
+        return {
+            "id": record.id,
+            "total_chunks": record.total_chunks,
+            "total_tokens": record.total_tokens,
+            "input_tokens": record.input_tokens,
+            "estimated": record.estimated,
+            "last_seq": record.last_seq,
+        }
 
     def ending(self, record: StreamRecord) -> dict[str, object]:
-        """The parameters of an end."""
+        """Its end, and that it was told by this store."""
         return {
-            "new_status": record.status.value,
-            "new_reason": stored_reason(record.reason),
-            "new_message": self.sealed_message(record.id, record.message),
-            "new_retryable": record.retryable,
-            "new_ended_at_ms": record.ended_at_ms,
-            "new_expires_at_ms": record.expires_at_ms,
-            "new_ended_by": self.token,
+            "id": record.id,
+            "status": record.status.value,
+            "reason": stored_reason(record.reason),
+            "message": self.sealed_message(record.id, record.message),
+            "retryable": record.retryable,
+            "ended_at_ms": record.ended_at_ms,
+            "expires_at_ms": record.expires_at_ms,
+            "ended_by": self.token,
+        }
+
+    def interruption(self, stream_id: str, now_ms: int, ttl_ms: int) -> dict[str, object]:
+        """The end of a stream whose process died."""
+        ending = error_ending("interrupted")
+        return {
+            "id": stream_id,
+            "status": ending.status.value,
+            "reason": stored_reason(ending.reason),
+            "message": self.sealed_message(stream_id, ending.message),
+            "retryable": ending.retryable,
+            "ended_at_ms": now_ms,
+            "expires_at_ms": now_ms + ttl_ms,
+            "ended_by": self.token,
         }
 
     def record(self, row: Row) -> StreamRecord:
-        """The counterpart of `new_row`, `counts` and `ending` together."""
+        """The counterpart of `begun`, `counts` and `ending` together."""
         reason = row["reason"]
         if isinstance(reason, str) and reason.lower() in ENDING_REASONS:
             reason = reason.lower()
@@ -101,8 +128,8 @@ class Rows:
 
 def clean(text: str | None) -> str | None:
     """Text as both databases can hold it: no NUL, no half of a surrogate pair."""
-    if text is None:
-        return None
+    if text is None or (text.isascii() and "\0" not in text):
+        return text
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 

@@ -45,7 +45,7 @@ STANDALONE = {"client": {"sse", "errors", "__init__"}}
 
 KNOWN = LEVEL_OF.keys() | FOUNDATIONS.keys() | STANDALONE.keys()
 
-SQL_PACKAGES = {"sqlite3", "aiosqlite", "sqlalchemy", "asyncpg", "psycopg", "alembic"}
+SQL_PACKAGES = {"sqlite3", "sqlalchemy", "asyncpg", "psycopg", "alembic"}
 SQL_TEXT = re.compile(
     r"\s*(SELECT\s.+\sFROM\s|INSERT\s+(OR\s+\w+\s+)?INTO\s|UPDATE\s+\w+\s+SET\s|DELETE\s+FROM\s"
     r"|CREATE\s+(TABLE|INDEX|UNIQUE)|ALTER\s+TABLE\s|DROP\s+TABLE\s|PRAGMA\s)",
@@ -143,8 +143,9 @@ def server(module: Module) -> Iterator[str]:
 
 def sql(module: Module) -> Iterator[str]:
     """SQL, its drivers and its text, stands in two places."""
-    homes = ("sql.py", "*/sql.py", "*/database.py", "audit/store.py", "*/migrations/*")
-    if module.is_in(*homes):
+    homes = ("*/sql.py", "*/database.py", "audit/store.py", "*/migrations/*")
+    parts = ("batch", "postgres", "sqlite", "tables")
+    if module.is_in(*homes, *(f"stream/{part}.py" for part in parts)):
         return
     for name in module.imported():
         if name.split(".")[0] in SQL_PACKAGES:

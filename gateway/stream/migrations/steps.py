@@ -26,7 +26,11 @@ class Steps:
         list(self._scripts.walk_revisions())
 
     def apply(self, connection: Connection) -> None:
-        """Applies what is missing; see `migrate`."""
+        """Applies what is missing, in the connection's transaction.
+
+        Raises:
+            SettingsError: a newer release has changed the tables.
+        """
         context = MigrationContext.configure(
             connection, opts={"version_table": VERSION_TABLE, "fn": self._missing}
         )

@@ -18,6 +18,7 @@ from gateway.stream.keeper import Keeper
 from gateway.stream.log import EventLog, LogBudget
 from gateway.stream.model import Status, StreamId, new_stream_id
 from gateway.stream.sql import SqlStore, make_store
+from gateway.stream.sqlite import Sqlite
 from gateway.stream.store import Ended, SessionStore, StreamRecord
 from tests.postgres import Postgres
 from tests.servers import free_port
@@ -98,7 +99,8 @@ def committed(store: SqlStore) -> list[float]:
         if connection.get_execution_options().get("sluice_begin") == "BEGIN IMMEDIATE":
             times.append(time.monotonic())
 
-    sa.event.listen(store._database.engine.sync_engine, "commit", note)
+    assert isinstance(store._database, Sqlite)
+    sa.event.listen(store._database.engine, "commit", note)
     return times
 
 
@@ -115,8 +117,9 @@ async def keeping(store: SessionStore, **options: object) -> AsyncIterator[Keepe
 @asynccontextmanager
 async def locked(store: SqlStore, tmp_path: Path) -> AsyncIterator[None]:
     """Nobody can write meanwhile."""
+    assert isinstance(store._database, Sqlite)
     sa.event.listen(
-        store._database.engine.sync_engine.pool,
+        store._database.engine.pool,
         "checkout",
         lambda connection, *_: connection.cursor().execute("PRAGMA busy_timeout=5"),
     )

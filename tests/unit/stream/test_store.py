@@ -25,6 +25,7 @@ from gateway.stream.cipher import Cipher
 from gateway.stream.migrations import NEWEST
 from gateway.stream.model import Status, StreamId, error_ending, new_stream_id
 from gateway.stream.sql import SqlStore, make_store
+from gateway.stream.sqlite import Sqlite
 from gateway.stream.store import (
     Appended,
     Created,
@@ -181,10 +182,8 @@ async def test_endings_are_stored_in_capitals(store: SessionStore) -> None:
     record = a_record()
     await store.write([Created(record), Ended(ended(record, reason="incomplete"))])
     assert isinstance(store, SqlStore)
-    async with store._database.engine.connect() as connection:
-        row = (
-            await connection.execute(sa.text("SELECT status, reason FROM stream_sessions"))
-        ).one()
+    query = sa.text("SELECT status, reason FROM stream_sessions")
+    row = await store._database.run(lambda connection: connection.execute(query).one())
     assert tuple(row) == ("COMPLETED", "INCOMPLETE")
 
 
@@ -260,6 +259,72 @@ async def test_large_batch_of_many_streams(store: SessionStore) -> None:
     records = [a_record() for _ in range(1200)]
     await store.write([change for r in records for change in (Created(r), Ended(ended(r)))])
     assert await store.load(records[-1].id) == ended(records[-1])
+
+
+async def test_end_and_more_in_one_batch_are_those_of_the_last(store: SessionStore) -> None:
+    record = a_record()
+    await store.write([Created(record)])
+    end = ended(record, last_seq=3, total_chunks=2)
+    assert not await store.write([appended(record, 1, b"a"), appended(end, 2, b"b"), Ended(end)])
+    assert await store.load(record.id) == end
+    assert await frames_of(store, record.id) == [b"a", b"b"]
+
+
+async def test_creation_that_is_repeated_with_more_brings_the_stream_forward(
+    store: SessionStore,
+) -> None:
+    record = a_record()
+    await store.write([Created(record)])
+    await store.write([Created(record), appended(record, 1, b"a", b"b")])
+    assert await store.load(record.id) == replace(record, last_seq=2)
+    await store.write([Created(record), appended(record, 1, b"a")])
+    assert await store.load(record.id) == replace(record, last_seq=2)
+    end = ended(record, last_seq=2)
+    assert not await store.write([Created(record), Ended(end)])
+    assert await store.load(record.id) == end
+    assert await frames_of(store, record.id) == [b"a", b"b"]
+
+
+async def test_creation_that_is_repeated_changes_no_other_end(make: MakeStore) -> None:
+    first, second = make(), make()
+    await first.open()
+    await second.open()
+    record, running = a_record(), a_record()
+    end = ended(record)
+    await first.write([Created(record), Ended(end)])
+    late = ended(record, status=Status.TERMINATED, reason="user_requested", last_seq=9)
+    batch = [Created(running), Created(record), appended(late, 9, b"z"), Ended(late)]
+    assert await second.write(batch) == {record.id}
+    assert await first.load(record.id) == end
+    assert await first.load(running.id) == running
+
+
+async def test_erased_stream_that_goes_on_stays_erased(store: SessionStore) -> None:
+    record = a_record()
+    await store.write([Created(record), appended(record, 1, b"a")])
+    assert await store.erase("ada") == 1
+    await store.write([appended(record, 2, b"b")])
+    assert await store.write([appended(record, 3, b"c"), Ended(ended(record))]) == {record.id}
+    assert await store.load(record.id) is None
+    assert await store.segments(record.id, 0) == []
+
+
+async def test_write_whose_caller_leaves_is_whole_or_not_there(store: SessionStore) -> None:
+    whole = 0
+    for wait_ms in range(20):
+        record = a_record()
+        end = ended(record, last_seq=2)
+        batch = [Created(record), appended(record, 1, b"a", b"b"), Ended(end)]
+        writing = asyncio.ensure_future(store.write(batch))
+        await asyncio.sleep(wait_ms / 5000)
+        writing.cancel()
+        await asyncio.wait({writing})
+        assert await store.write([]) == frozenset()  # nothing is in its way
+        found = await store.load(record.id)
+        assert found in (None, end)
+        assert await frames_of(store, record.id) == ([] if found is None else [b"a", b"b"])
+        whole += found is not None
+    assert whole
 
 
 async def test_conversation_finds_the_owners_newest_first(store: SessionStore) -> None:
@@ -380,10 +445,8 @@ async def test_segment_moved_to_another_stream_is_refused(make: MakeStore) -> No
     mine, theirs = a_record(), a_record()
     await store.write([Created(mine), Created(theirs), appended(theirs, 1, CANARY)])
     assert isinstance(store, SqlStore)
-    async with store._database.writer.begin() as connection:
-        await connection.execute(
-            sa.text("UPDATE stream_segments SET stream_id = :mine"), {"mine": mine.id}
-        )
+    move = sa.text("UPDATE stream_segments SET stream_id = :mine").bindparams(mine=mine.id)
+    await store._database.run(lambda connection: connection.execute(move).close(), writes=True)
     with pytest.raises(StoreError, match="altered"):
         await store.segments(mine.id, 0)
 
@@ -435,8 +498,8 @@ async def test_tables_of_a_newer_release_stop_the_start(
     store: SessionStore, make: MakeStore
 ) -> None:
     assert isinstance(store, SqlStore)
-    async with store._database.writer.begin() as connection:
-        await connection.execute(sa.text("UPDATE stream_schema_version SET version_num = '9999'"))
+    newer = sa.text("UPDATE stream_schema_version SET version_num = '9999'")
+    await store._database.run(lambda connection: connection.execute(newer).close(), writes=True)
     with pytest.raises(SettingsError, match="newer"):
         await make().open()
 
@@ -525,11 +588,11 @@ async def test_files_are_the_owners_alone(in_file: SqlStore, tmp_path: Path) -> 
 
 
 async def test_connections_are_set_up(in_file: SqlStore) -> None:
-    async with in_file._database.engine.connect() as connection:
-        values = {}
-        for name in ("journal_mode", "synchronous", "foreign_keys", "auto_vacuum", "busy_timeout"):
-            values[name] = (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar()
-    assert values == {
+    def pragmas(connection: sa.Connection) -> dict[str, object]:
+        names = ("journal_mode", "synchronous", "foreign_keys", "auto_vacuum", "busy_timeout")
+        return {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names}
+
+    assert await in_file._database.run(pragmas) == {
         "journal_mode": "wal",
         "synchronous": 1,
         "foreign_keys": 1,
@@ -544,8 +607,9 @@ async def test_sweep_gives_space_back(in_file: SqlStore, tmp_path: Path) -> None
     await in_file.write([Created(record), appended(record, 1, b"x" * 1_000_000), Ended(end)])
 
     async def pages() -> int:
-        async with in_file._database.engine.connect() as connection:
-            return int((await connection.exec_driver_sql("PRAGMA page_count")).scalar() or 0)
+        return await in_file._database.run(
+            lambda connection: int(connection.exec_driver_sql("PRAGMA page_count").scalar() or 0)
+        )
 
     before = await pages()
     await in_file.sweep(10_000, 0)
@@ -553,8 +617,9 @@ async def test_sweep_gives_space_back(in_file: SqlStore, tmp_path: Path) -> None
 
 
 async def test_locked_file_is_a_transient_error(in_file: SqlStore, tmp_path: Path) -> None:
+    assert isinstance(in_file._database, Sqlite)
     sa.event.listen(
-        in_file._database.engine.sync_engine.pool,
+        in_file._database.engine.pool,
         "checkout",
         lambda connection, *_: connection.cursor().execute("PRAGMA busy_timeout=20"),
     )
@@ -569,8 +634,9 @@ async def test_locked_file_is_a_transient_error(in_file: SqlStore, tmp_path: Pat
 
 async def test_full_disk_is_a_transient_error_and_leaves_nothing_half(in_file: SqlStore) -> None:
     bound = ["PRAGMA max_page_count=40"]
+    assert isinstance(in_file._database, Sqlite)
     sa.event.listen(
-        in_file._database.engine.sync_engine.pool,
+        in_file._database.engine.pool,
         "checkout",
         lambda connection, *_: connection.cursor().execute(bound[0]),
     )

@@ -1,0 +1,94 @@
+"""A batch of changes as the rows of its statements: what one transaction has to do, and no more.
+
+The rows are made where the batch is, so that the thread that writes them holds the interpreter only
+for as long as the database's driver needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from gateway.stream.model import StreamId
+from gateway.stream.rows import Row, Rows
+from gateway.stream.store import Appended, Change, Created, Segment, StreamRecord
+from gateway.stream.tables import Statements, fetch, sessions, slices
+
+
+@dataclass(slots=True)
+class _Story:
+    """All that a batch says of one stream: `record` is the last one with its counts."""
+
+    record: StreamRecord
+    has_begun: bool = False
+    has_counts: bool = False
+    has_ended: bool = False
+    segments: list[Segment] = field(default_factory=list)
+
+    def hear(self, change: Change) -> None:
+        if isinstance(change, Created):
+            self.has_begun = True
+            return
+        self.record = change.record
+        self.has_counts = True
+        if isinstance(change, Appended):
+            self.segments.append(change.segment)
+        else:
+            self.has_ended = True
+
+
+class Batch:
+    """A stream that begins and ends within a batch is one row, and one of each segment."""
+
+    def __init__(self, changes: Iterable[Change], rows: Rows) -> None:
+        self._token = rows.token
+        self._begun: list[Row] = []
+        self._segments: list[Row] = []
+        self._progress: list[Row] = []
+        self._ended: list[Row] = []
+        self._ends: list[StreamId] = []
+        for story in _stories(changes):
+            self._add(story, rows)
+
+    def write(self, connection: sa.Connection, statements: Statements) -> frozenset[StreamId]:
+        """The streams whose end lost to another one, or that are gone."""
+        all_begun = statements.begin.execute(connection, self._begun)
+        statements.append.execute(connection, self._segments)
+        statements.progress.execute(connection, self._progress)
+        all_ended = statements.end.execute(connection, self._ended)
+        if all_begun and all_ended:
+            return frozenset()
+        return self._lost(connection)
+
+    def _add(self, story: _Story, rows: Rows) -> None:
+        record = story.record
+        values: dict[str, object] = rows.begun(record) if story.has_begun else {}
+        if story.has_counts:
+            values |= rows.counts(record)
+        if story.has_ended:
+            values |= rows.ending(record)
+            self._ends.append(record.id)
+        of_its_kind = self._ended if story.has_ended else self._progress
+        (self._begun if story.has_begun else of_its_kind).append(values)
+        self._segments += map(rows.segment_row, story.segments)
+
+    def _lost(self, connection: sa.Connection) -> frozenset[StreamId]:
+        won: set[object] = set()
+        for some in slices(self._ends):
+            query = sa.select(sessions.c.id).where(
+                sessions.c.id.in_(some), sessions.c.ended_by == self._token
+            )
+            won.update(row["id"] for row in fetch(connection, query))
+        return frozenset(stream_id for stream_id in self._ends if stream_id not in won)
+
+
+def _stories(changes: Iterable[Change]) -> Iterable[_Story]:
+    stories: dict[StreamId, _Story] = {}
+    for change in changes:
+        story = stories.get(change.record.id)
+        if story is None:
+            story = stories[change.record.id] = _Story(change.record)
+        story.hear(change)
+    return stories.values()
