@@ -14,9 +14,9 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.report import conditions, part_figures, part_table, session_table
 from benchmarks.sessions import all_sessions
+from benchmarks.timing import Amount
 
 _HERE = Path(__file__).parent
-_SESSIONS = 500
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
     if options.what in ("all", "sessions"):
         gc.freeze()  # as the gateway does when it has started
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            rows = runner.run(all_sessions(options.sessions))
+            rows = runner.run(all_sessions(Amount(options.sessions)))
         results["sessions"] = sessions = [timings.figures() for timings in rows]
         print(session_table(sessions), flush=True)
     if options.what in ("all", "parts"):
@@ -49,7 +49,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes every figure there too")
     parser.add_argument("--match", default="", help="of the parts only these, as pytest's -k")
     parser.add_argument(
-        "--sessions", type=int, default=_SESSIONS, metavar="N", help="how many (%(default)s)"
+        "--sessions",
+        type=int,
+        default=Amount().one_by_one,
+        metavar="N",
+        help="how many one by one (%(default)s)",
     )
     return parser.parse_args()
 

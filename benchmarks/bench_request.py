@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
 from benchmarks.conftest import Measure, MeasureAsync
+from gateway.flags import Flags
 from gateway.identity import identify
 from gateway.limit.concurrency import OwnerLeases
 from gateway.limit.rate import RateLimiter
+from gateway.settings import Settings
 from gateway.stream.cursor import Cursor
 from gateway.stream.model import new_stream_id
+from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.trace import accept
+
+logger = logging.getLogger(__name__)
 
 _HITS = 1000
 _PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -63,3 +71,19 @@ def bench_identity(measure: Measure) -> None:
         )
 
     measure(tell, "request")
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def bench_log_line(measure: Measure, form: str) -> None:
+    fields = {"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "status": "COMPLETED", "chunks": 20}
+    with Path(os.devnull).open("w") as nowhere:
+        configure_logging("info", form, nowhere)
+        measure(lambda: logger.info("stream.ended", extra=fields), "line")
+        logging.getLogger().handlers.clear()
+
+
+def bench_streaming_flag(measure: Measure) -> None:
+    rollout = {"enable_sse_streaming": True, "sse_streaming_rollout_percent": 50}
+    flags = Flags(Settings(**rollout))  # type: ignore[arg-type]
+    measure(lambda: flags.streaming_enabled("addr:192.0.2.1"), "request")
+    flags.close()

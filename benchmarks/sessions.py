@@ -8,17 +8,15 @@ committed. The hub and the keeper are the gateway's own; only the backend's answ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
 
-import aiohttp
-
-from benchmarks.timing import Timings
+from benchmarks.http_sessions import measure_http
+from benchmarks.timing import Amount, Timings
 from gateway.sse.dialects import provider_dialect
 from gateway.stream.archive import Archive
 from gateway.stream.cipher import Cipher
@@ -26,27 +24,19 @@ from gateway.stream.hub import Clocks, Hub, Limits
 from gateway.stream.keeper import Keeper
 from gateway.stream.live import LiveStream
 from gateway.stream.log import LogBudget
-from gateway.stream.model import USER_REQUESTED
+from gateway.stream.model import ENDING_REASONS, USER_REQUESTED
 from gateway.stream.producer import Bounds
 from gateway.stream.sql import make_store
 from gateway.stream.store import SessionStore
+from gateway.telemetry.faults import Faults
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import StreamObserver
-from tests.backend import ScriptedBackend, chunked, sse_head
-from tests.connection import Exchange
-from tests.gateway import gateway_process, wait_until_ready
-from tests.servers import free_port, new_database, postgres_server
+from tests.servers import new_database, postgres_server
 from tests.unit.stream.parts import EVENT, Lease, NoStore, ScriptedAnswer, plan
 
 #: "A session created in 0.26 ms, ended in 0.17 ms", in milliseconds and a second.
 _ASKED = {"create": (0.26, 3846), "stop": (0.17, 5882)}
 _ASKED_STORED = {"create": (0.90, None), "stop": (0.54, None)}
-_WARM_UP = 50
-_AT_ONCE = 1000
-_BURSTS = 5
-_HTTP_AT_ONCE = 32
-_HTTP_BURST = 200
-_T = TypeVar("_T")
 
 
 class _Answer(ScriptedAnswer):
@@ -95,14 +85,14 @@ class _Place:
         self.hub.leave(session.stream)
 
 
-async def measure_sessions(place: _Place, where: str, count: int) -> list[Timings]:
-    """Creates, looks up and stops `count` sessions one at a time, then many at once."""
+async def measure_sessions(place: _Place, where: str, amount: Amount) -> list[Timings]:
+    """Creates, looks up and stops sessions one at a time, then many at once."""
     asked = _ASKED if place.keeper is None else _ASKED_STORED
     create, look_up, stop = (
         Timings(f"{name}, {where}", *asked.get(name, (None, None)))
         for name in ("create", "look up", "stop")
     )
-    for number in range(-_WARM_UP, count):
+    for number in range(-amount.warm_up, amount.one_by_one):
         if number == 0:
             for timings in (create, look_up, stop):
                 timings.restart()
@@ -112,8 +102,8 @@ async def measure_sessions(place: _Place, where: str, count: int) -> list[Timing
             await place.look_up(session)
         async with stop.timing():
             await place.stop(session)
-    for _ in range(_BURSTS):
-        sessions = await create.burst([place.create] * _AT_ONCE)
+    for _ in range(amount.bursts):
+        sessions = await create.burst([place.create] * amount.at_once)
         await stop.burst([partial(place.stop, session) for session in sessions])
     return [create, look_up, stop]
 
@@ -130,17 +120,17 @@ async def measure_recall(store: SessionStore, place: _Place, where: str, count: 
     return timings
 
 
-async def all_sessions(count: int) -> list[Timings]:
+async def all_sessions(amount: Amount) -> list[Timings]:
     """Everything: without a store, on each store and over HTTP."""
-    rows = await measure_sessions(_Place(_hub(NoStore(), NoStore())), "no store", count * 4)
+    rows = await measure_sessions(_Place(_hub(NoStore(), NoStore())), "no store", amount)
     with TemporaryDirectory() as folder, postgres_server() as server:
         url = await new_database(server)
         for where, database_url in (("SQLite", None), ("PostgreSQL", url)):
             async with _stored(database_url, Path(folder)) as (store, place):
-                rows += await measure_sessions(place, where, count)
-                rows.append(await measure_recall(store, place, where, count))
+                rows += await measure_sessions(place, where, amount)
+                rows.append(await measure_recall(store, place, where, amount.one_by_one))
         for where, database_url in (("SQLite", None), ("PostgreSQL", url)):
-            rows += await measure_http(f"HTTP, {where}", Path(folder) / where, database_url, count)
+            rows += await measure_http(f"HTTP, {where}", Path(folder) / where, database_url, amount)
     return rows
 
 
@@ -161,93 +151,13 @@ async def _stored(
 
 
 def _hub(keeper: object, archive: object) -> Hub:
+    metrics = Metrics()
+    faults = Faults(metrics, size=0, counts=True, logs=False)
     return Hub(
         clocks=Clocks(first_token_s=30, idle_s=30, heartbeat_s=5),
         limits=Limits(0, 1 << 20, Bounds(event_max_bytes=1 << 20, pauses=True)),
         budget=LogBudget(0),
-        observer=StreamObserver(Metrics(), frozenset()),
+        observer=StreamObserver(metrics, faults, ENDING_REASONS),
         keeper=keeper,  # type: ignore[arg-type]
         archive=archive,  # type: ignore[arg-type]
     )
-
-
-async def measure_http(
-    where: str, data_dir: Path, database_url: str | None, count: int
-) -> list[Timings]:
-    """The same by requests to a gateway in a process of its own, each with its response."""
-    create, look_up, stop = (
-        Timings(f"{name}, {where}", cpu_ms=None) for name in ("create", "look up", "stop")
-    )
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    connector = aiohttp.TCPConnector(limit=0)
-    async with (
-        ScriptedBackend(_one_event) as backend,
-        gateway_process(backend.url, port, data_dir, database_url),
-        aiohttp.ClientSession(connector=connector) as client,
-    ):
-        await wait_until_ready(client, url)
-        caller = _Caller(client, url)
-        for number in range(-_WARM_UP, count):
-            if number == 0:
-                for timings in (create, look_up, stop):
-                    timings.restart()
-            async with create.timing():
-                response = await caller.create()
-            async with look_up.timing():
-                await caller.look_up(response)
-            async with stop.timing():
-                await caller.stop(response)
-            response.close()
-        for _ in range(_BURSTS):
-            await _burst(create, look_up, stop, caller)
-    return [create, look_up, stop]
-
-
-async def _burst(create: Timings, look_up: Timings, stop: Timings, caller: _Caller) -> None:
-    gate = asyncio.Semaphore(_HTTP_AT_ONCE)
-    create_one = partial(_through, gate, caller.create)
-    responses = await create.burst([create_one] * _HTTP_BURST)
-    for timings, operation in ((look_up, caller.look_up), (stop, caller.stop)):
-        await timings.burst(
-            [partial(_through, gate, partial(operation, response)) for response in responses]
-        )
-    for response in responses:
-        response.close()
-
-
-async def _through(gate: asyncio.Semaphore, operation: Callable[[], Awaitable[_T]]) -> _T:
-    async with gate:
-        return await operation()
-
-
-@dataclass(frozen=True, slots=True)
-class _Caller:
-    client: aiohttp.ClientSession
-    url: str
-
-    async def create(self) -> aiohttp.ClientResponse:
-        """Until the response's head is there."""
-        body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
-        response = await self.client.post(f"{self.url}/v1/chat/completions", json=body)
-        assert response.status == 200
-        return response
-
-    async def look_up(self, response: aiohttp.ClientResponse) -> None:
-        headers = {"Accept": "application/json"}
-        async with self.client.get(self._stream(response), headers=headers) as answer:
-            assert answer.status == 200
-            await answer.read()
-
-    async def stop(self, response: aiohttp.ClientResponse) -> None:
-        async with self.client.delete(self._stream(response)) as answer:
-            assert answer.status == 200, await answer.text()
-            await answer.read()
-
-    def _stream(self, response: aiohttp.ClientResponse) -> str:
-        return f"{self.url}{response.headers['Location']}"
-
-
-async def _one_event(exchange: Exchange) -> None:
-    await exchange.send(sse_head() + chunked(EVENT))
-    await exchange.stall()

@@ -13,6 +13,17 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How many sessions are measured; those one by one follow some that aren't."""
+
+    one_by_one: int = 500
+    warm_up: int = 50
+    at_once: int = 1000
+    http_burst: int = 200
+    bursts: int = 5
+
+
 @dataclass(slots=True)
 class Timings:
     """One operation, measured one at a time and many at once. Times in milliseconds."""

@@ -1,0 +1,32 @@
+"""The benchmarks measure what there is: they run, and every figure is there."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from benchmarks.report import session_table
+from benchmarks.sessions import all_sessions
+from benchmarks.timing import Amount
+
+ROOT = Path(__file__).parents[2]
+
+
+async def test_sessions_are_measured_everywhere() -> None:
+    few = Amount(one_by_one=2, warm_up=1, at_once=3, http_burst=2, bursts=1)
+    figures = [timings.figures() for timings in await all_sessions(few)]
+
+    assert all(one["samples"] == 2 for one in figures)
+    table = session_table(figures)
+    for where in ("no store", "SQLite", "PostgreSQL", "HTTP, SQLite", "HTTP, PostgreSQL"):
+        assert all(f"| {what}, {where} " in table for what in ("create", "look up", "stop"))
+
+
+async def test_parts_are_measured() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-c", "benchmarks/pytest.ini"]
+    process = await asyncio.create_subprocess_exec(
+        *command, "--benchmark-disable", "benchmarks", cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+    assert process.returncode == 0, printed.decode()
