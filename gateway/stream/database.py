@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
 
@@ -25,7 +25,12 @@ _TRANSIENT_SQLITE = {
 }
 #: Connection, rolled back, resources, wrong state, operator, system; and a stream swept meanwhile.
 _TRANSIENT_SQLSTATES = ("08", "25006", "40", "53", "55", "57", "58", "23503")
+_RAISED = (
+    *(SQLAlchemyError, sqlite3.Error),
+    *(asyncpg.PostgresError, asyncpg.InterfaceError, OSError),
+)
 _T = TypeVar("_T")
+Parameters = tuple[object, ...]
 
 
 class Database(Protocol):
@@ -36,6 +41,10 @@ class Database(Protocol):
 
     def insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
         """The dialect's own, for its `ON CONFLICT`."""
+        ...
+
+    def execute(self, connection: sa.Connection, text: str, rows: Sequence[Parameters]) -> int:
+        """Executes a compiled statement for each row; how many that changed, -1 if it can't say."""
         ...
 
     async def run(self, work: Callable[[sa.Connection], _T], *, writes: bool = False) -> _T:
@@ -68,7 +77,7 @@ async def translated() -> AsyncIterator[None]:
         yield
     except DBAPIError as error:
         raise _as_store_error(error.orig or error) from error
-    except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except _RAISED as error:
         raise _as_store_error(error) from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from gateway.errors import SettingsError
+from gateway.stream.database import Parameters
 from gateway.stream.migrations import is_current, load_steps
 
 _CONNECT_S = 5
@@ -51,6 +52,9 @@ class Postgres:
 
     def insert(self, table: sa.Table) -> postgresql.Insert:
         return postgresql.insert(table)
+
+    def execute(self, connection: sa.Connection, text: str, rows: Sequence[Parameters]) -> int:
+        return connection.exec_driver_sql(text, list(rows)).rowcount
 
     async def run(self, work: Callable[[sa.Connection], _T], *, writes: bool = False) -> _T:
         try:

@@ -10,7 +10,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 
 from gateway.errors import SettingsError
+from gateway.stream.database import Parameters
 from gateway.stream.migrations import is_current, load_steps
 from gateway.stream.worker import Worker
 
@@ -36,39 +37,38 @@ class Sqlite:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # A thread has at most one connection at a time.
-        self.engine = sa.create_engine(
+        self._engine = sa.create_engine(
             sa.URL.create("sqlite+pysqlite", database=str(path)),
             hide_parameters=True,
-            pool_size=2,
-            max_overflow=0,
-            pool_use_lifo=True,
-            connect_args={"timeout": _BUSY_S, "isolation_level": None},
+            poolclass=sa.NullPool,
+            connect_args={"timeout": _BUSY_S, "isolation_level": None, "check_same_thread": False},
         )
+        sa.event.listen(self._engine, "connect", _set_up)
         # A read that turns into a write can't wait for another writer: so say it at the start.
-        self._writing = self.engine.execution_options(sluice_begin="BEGIN IMMEDIATE")
-        self._bare = self.engine.execution_options(sluice_begin="")
-        self._writer, self._reader = Worker("store writer"), Worker("store reader")
-        sa.event.listen(self.engine, "connect", _set_up)
-        sa.event.listen(self.engine, "begin", _begin)
+        self._writer = _Lane(self._engine, "store writer", "BEGIN IMMEDIATE")
+        self._reader = _Lane(self._engine, "store reader", "BEGIN")
 
     @property
     def dialect(self) -> sa.Dialect:
-        return self.engine.dialect
+        return self._engine.dialect
 
     def insert(self, table: sa.Table) -> sqlite.Insert:
         return sqlite.insert(table)
 
+    def execute(self, connection: sa.Connection, text: str, rows: Sequence[Parameters]) -> int:
+        # SQLAlchemy's own way there takes several times what SQLite needs for a small batch.
+        return _driver(connection).executemany(text, rows).rowcount
+
     async def run(self, work: Callable[[sa.Connection], _T], *, writes: bool = False) -> _T:
-        if writes:
-            return await self._writer.run(partial(_transact, self._writing, work))
-        return await self._reader.run(partial(_transact, self.engine, work))
+        return await (self._writer if writes else self._reader).run(work)
 
     async def prepare(self) -> None:
-        await self._writer.run(self._prepare)
+        await self._writer.worker.run(self._prepare)
 
     async def tidy(self) -> None:
-        await self._writer.run(self._vacuum)
+        # Frees one page a step, and only a script is stepped to its end; it commits first.
+        script = f"PRAGMA incremental_vacuum({_VACUUM_PAGES})"
+        await self._writer.run(lambda connection: _driver(connection).executescript(script).close())
 
     async def claim(self) -> None:
         """The claim to the directory that the file is in is enough: see `gateway.stream.claim`."""
@@ -78,25 +78,15 @@ class Sqlite:
 
     async def close(self) -> None:
         await self._reader.close()
-        await self._writer.run(self.engine.dispose)
         await self._writer.close()
 
     def _prepare(self) -> None:
         lock = self._lock()
         try:
             self._check()
-            with self._writing.begin() as connection:
-                if not is_current(connection):
-                    load_steps().apply(connection)
+            self._writer.transact(_migrate)
         finally:
             os.close(lock)
-
-    def _vacuum(self) -> None:
-        # Frees one page a step, and only a script is stepped to its end.
-        with self._bare.connect() as connection:
-            raw = connection.connection.driver_connection
-            if isinstance(raw, sqlite3.Connection):
-                raw.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
 
     def _lock(self) -> int:
         """Held while the file is made ready: switching to WAL doesn't wait for others."""
@@ -126,14 +116,61 @@ class Sqlite:
             )
 
     def _pragma(self, text: str) -> object:
-        with self._bare.connect() as connection:
+        with self._engine.connect() as connection:
             result = connection.exec_driver_sql(f"PRAGMA {text}")
             return result.fetchall()[0][0] if result.returns_rows else None
 
 
-def _transact(engine: sa.Engine, work: Callable[[sa.Connection], _T]) -> _T:
-    with engine.begin() as connection:
-        return work(connection)
+class _Lane:
+    """A thread and its connection, which both last from the first transaction until `close`."""
+
+    def __init__(self, engine: sa.Engine, name: str, begin: str) -> None:
+        self.worker = Worker(name)
+        self._engine = engine
+        self._begin = begin
+        self._connection: sa.Connection | None = None
+
+    async def run(self, work: Callable[[sa.Connection], _T]) -> _T:
+        return await self.worker.run(partial(self.transact, work))
+
+    def transact(self, work: Callable[[sa.Connection], _T]) -> _T:
+        """In the lane's thread only.
+
+        The driver begins and ends; SQLAlchemy's transaction, if `work` makes it begin one, is only
+        told.
+        """
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        connection = self._connection
+        driver = _driver(connection)
+        driver.execute(self._begin)
+        try:
+            result = work(connection)
+            driver.commit()
+        finally:
+            driver.rollback()
+            connection.rollback()
+        return result
+
+    async def close(self) -> None:
+        await self.worker.run(self._disconnect)
+        await self.worker.close()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _driver(connection: sa.Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - the engine's
+    return driver
+
+
+def _migrate(connection: sa.Connection) -> None:
+    if not is_current(connection):
+        load_steps().apply(connection)
 
 
 def _set_up(connection: DBAPIConnection, _record: object) -> None:
@@ -145,9 +182,3 @@ def _set_up(connection: DBAPIConnection, _record: object) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
-
-
-def _begin(connection: sa.Connection) -> None:
-    begin = connection.get_execution_options().get("sluice_begin", "BEGIN")
-    if begin:
-        connection.exec_driver_sql(begin)

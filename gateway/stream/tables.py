@@ -50,9 +50,10 @@ _PREFIX = "new_"
 class Statement:
     """One statement for many rows at a time; each row names every parameter."""
 
-    def __init__(self, statement: sa.Executable, dialect: sa.Dialect) -> None:
+    def __init__(self, statement: sa.Executable, database: Database) -> None:
         assert isinstance(statement, sa.ClauseElement)  # noqa: S101
-        compiled = statement.compile(dialect=dialect)
+        compiled = statement.compile(dialect=database.dialect)
+        self._database = database
         self._text = str(compiled)
         names = getattr(compiled, "positiontup", ())
         self._tuple_of = itemgetter(*(name.removeprefix(_PREFIX) for name in names))
@@ -62,22 +63,19 @@ class Statement:
         if not rows:
             return True
         parameters = list(map(self._tuple_of, rows))
-        options = {"preserve_rowcount": True}
-        result = connection.exec_driver_sql(self._text, parameters, execution_options=options)
-        return result.rowcount == len(rows)
+        return self._database.execute(connection, self._text, parameters) == len(rows)
 
 
 class Statements:
     """The statements of a batch."""
 
     def __init__(self, database: Database) -> None:
-        dialect = database.dialect
-        self.begin = Statement(_begin(database), dialect)
-        self.append = Statement(_append(database), dialect)
+        self.begin = Statement(_begin(database), database)
+        self.append = Statement(_append(database), database)
         in_order = sessions.c.last_seq < _parameters([sessions.c.last_seq])["last_seq"]
-        self.progress = Statement(_update(COUNTS).where(in_order), dialect)
-        self.end = Statement(_update([*COUNTS, *END]), dialect)
-        self.interrupt = Statement(_update(END), dialect)
+        self.progress = Statement(_update(COUNTS).where(in_order), database)
+        self.end = Statement(_update([*COUNTS, *END]), database)
+        self.interrupt = Statement(_update(END), database)
 
 
 def _begin(database: Database) -> sa.Executable:

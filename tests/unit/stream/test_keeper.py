@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from gateway.stream.keeper import Keeper
 from gateway.stream.log import EventLog, LogBudget
 from gateway.stream.model import Status, StreamId, new_stream_id
 from gateway.stream.sql import SqlStore, make_store
-from gateway.stream.sqlite import Sqlite
 from gateway.stream.store import Ended, SessionStore, StreamRecord
 from tests.postgres import Postgres
 from tests.servers import free_port
@@ -90,17 +89,28 @@ async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
     await store.close()
 
 
+async def with_driver(store: SqlStore, work: Callable[[sqlite3.Connection], object]) -> None:
+    """Does something with the connection that writes."""
+
+    def do(connection: sa.Connection) -> None:
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        work(driver)
+
+    await store._database.run(do, writes=True)
+
+
 @pytest.fixture
-def committed(store: SqlStore) -> list[float]:
+async def committed(store: SqlStore) -> list[float]:
     """When each transaction that wrote was committed."""
     times: list[float] = []
 
-    def note(connection: sa.Connection) -> None:
-        if connection.get_execution_options().get("sluice_begin") == "BEGIN IMMEDIATE":
+    def note(statement: str) -> None:
+        if statement == "COMMIT":
             times.append(time.monotonic())
 
-    assert isinstance(store._database, Sqlite)
-    sa.event.listen(store._database.engine, "commit", note)
+    await with_driver(store, lambda driver: driver.set_trace_callback(note))
+    times.clear()
     return times
 
 
@@ -117,12 +127,7 @@ async def keeping(store: SessionStore, **options: object) -> AsyncIterator[Keepe
 @asynccontextmanager
 async def locked(store: SqlStore, tmp_path: Path) -> AsyncIterator[None]:
     """Nobody can write meanwhile."""
-    assert isinstance(store._database, Sqlite)
-    sa.event.listen(
-        store._database.engine.pool,
-        "checkout",
-        lambda connection, *_: connection.cursor().execute("PRAGMA busy_timeout=5"),
-    )
+    await with_driver(store, lambda driver: driver.execute("PRAGMA busy_timeout=5"))
     with closing(sqlite3.connect(tmp_path / "streams.sqlite3", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield

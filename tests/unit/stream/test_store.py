@@ -25,7 +25,6 @@ from gateway.stream.cipher import Cipher
 from gateway.stream.migrations import NEWEST
 from gateway.stream.model import Status, StreamId, error_ending, new_stream_id
 from gateway.stream.sql import SqlStore, make_store
-from gateway.stream.sqlite import Sqlite
 from gateway.stream.store import (
     Appended,
     Created,
@@ -564,6 +563,12 @@ async def in_file(tmp_path: Path) -> AsyncIterator[SqlStore]:
     await store.close()
 
 
+async def set_pragma(store: SqlStore, text: str) -> None:
+    """On the connection that writes."""
+    statement = sa.text(f"PRAGMA {text}")
+    await store._database.run(lambda connection: connection.execute(statement).close(), writes=True)
+
+
 def database_in(tmp_path: Path) -> Path:
     return tmp_path / "data" / "streams.sqlite3"
 
@@ -617,12 +622,7 @@ async def test_sweep_gives_space_back(in_file: SqlStore, tmp_path: Path) -> None
 
 
 async def test_locked_file_is_a_transient_error(in_file: SqlStore, tmp_path: Path) -> None:
-    assert isinstance(in_file._database, Sqlite)
-    sa.event.listen(
-        in_file._database.engine.pool,
-        "checkout",
-        lambda connection, *_: connection.cursor().execute("PRAGMA busy_timeout=20"),
-    )
+    await set_pragma(in_file, "busy_timeout=20")
     with closing(sqlite3.connect(database_in(tmp_path), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="SQLITE_BUSY") as caught:
@@ -633,20 +633,14 @@ async def test_locked_file_is_a_transient_error(in_file: SqlStore, tmp_path: Pat
 
 
 async def test_full_disk_is_a_transient_error_and_leaves_nothing_half(in_file: SqlStore) -> None:
-    bound = ["PRAGMA max_page_count=40"]
-    assert isinstance(in_file._database, Sqlite)
-    sa.event.listen(
-        in_file._database.engine.pool,
-        "checkout",
-        lambda connection, *_: connection.cursor().execute(bound[0]),
-    )
+    await set_pragma(in_file, "max_page_count=40")
     record = a_record()
     batch = [Created(record), appended(record, 1, b"x" * 1_000_000)]
     with pytest.raises(StoreError, match="SQLITE_FULL") as caught:
         await in_file.write(batch)
     assert caught.value.is_transient
     assert await in_file.load(record.id) is None
-    bound[0] = "PRAGMA max_page_count=100000"
+    await set_pragma(in_file, "max_page_count=100000")
     await in_file.write(batch)
     assert await frames_of(in_file, record.id) == [b"x" * 1_000_000]
 
