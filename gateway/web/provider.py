@@ -31,12 +31,12 @@ from gateway.web.streaming import read_manner
 
 async def provider(request: web.Request) -> web.StreamResponse:
     services = request.app[SERVICES]
-    if _is_enabled(request) and (answer := await answer_response_call(request)) is not None:
+    if not _is_enabled(request):
+        return await relay_request(request)
+    if (answer := await answer_response_call(request)) is not None:
         return answer
     dialect = provider_dialect(request.rel_url.raw_path)
-    if dialect is None or not is_generation(request) or not _is_enabled(request):
-        return await relay_request(request)
-    if not is_json(request):
+    if dialect is None or not is_generation(request) or not is_json(request):
         return await relay_request(request)
     body = await read_body(request, services.settings.request_max_bytes)
     if not _asks_for_stream(parse_json_object(body)):
