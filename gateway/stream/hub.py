@@ -30,8 +30,7 @@ from gateway.stream.wire import Wire
 from gateway.tasks import TaskOwner
 
 _BUSY_RETRY_S = 5
-#: How long an answer may wait for its record; a store that is known to be away isn't waited for.
-_STORE_WAIT_S = 2.0
+_FLUSH_S = 2.0
 
 
 class Lease(Protocol):
@@ -199,8 +198,7 @@ class Hub:
 
     def _keep(self, stream: LiveStream) -> None:
         """Brings the stream into the store, beside the backend's time to its first token."""
-        created = self._keeper.created(stream, _STORE_WAIT_S)
-        stream.kept = self._tasks.spawn(created, name=f"keep {stream.id}")
+        stream.kept = self._keeper.created(stream)
         stream.stored = partial(self._stored, stream)
         stream.log.listen(partial(self._keeper.touch, stream))
 
@@ -348,7 +346,7 @@ class Hub:
         except TimeoutError:
             for running in list(self._running.values()):
                 self.stop(running.stream, error_ending("server_shutdown"))
-        await self._keeper.flush(_STORE_WAIT_S)
+        await self._keeper.flush(_FLUSH_S)
         await self._tasks.cancel()
 
     def _admit(self) -> None:

@@ -165,26 +165,23 @@ class Keeper:
             self._dirty.add(source.id)
             self._wake.set()
 
-    async def created(self, source: Source, timeout_s: float) -> bool:
-        """Takes a new stream; whether it is in the store by now.
+    def created(self, source: Source) -> asyncio.Future[bool]:
+        """Takes a new stream; the result tells whether it has come into the store.
 
-        False as soon as the store is known to be away, at the latest after `timeout_s`: the stream
-        is then written when that is possible. Also False when there are too many already; that one
-        isn't written at all.
+        False as soon as the store is known to be away: the stream is then written when that is
+        possible. Also False when there are too many already; that one isn't written at all.
+        Wait for it by `asyncio.wait`: whoever is cancelled shall not cancel it.
         """
+        durable: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         if len(self._kept) >= self._max_sources:
             self.unkept += 1
-            return False
-        kept = _Kept(source, asyncio.get_running_loop().create_future())
-        self._kept[source.id] = kept
+            durable.set_result(False)
+            return durable
+        self._kept[source.id] = _Kept(source, durable)
         self._press(source.id)
         if self._is_away:
-            return False
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await asyncio.shield(kept.durable)
-        except TimeoutError:
-            return False
+            durable.set_result(False)
+        return durable
 
     def ended(self, source: Source) -> None:
         """It has ended: written at once, then forgotten."""

@@ -142,7 +142,7 @@ class LiveStream:
         self.last_event = self.started
         self.is_paused = False
         self.detached_since: float | None = None
-        self.kept: asyncio.Task[bool] | None = None  #: its coming into the store
+        self.kept: asyncio.Future[bool] | None = None  #: its coming into the store
         #: How far the log may be trimmed for the store's sake; asking makes the store hurry.
         self.stored: Callable[[], int] | None = None
         self._attached = 0

@@ -20,6 +20,8 @@ from gateway.web.response import EventStreamResponse
 from gateway.web.services import IDENTITY, SERVICES
 
 _MODES_S = {"realtime": 0.0, "high_performance": 0.004, "balanced": 0.008, "battery_saver": 0.033}
+#: How long an answer may wait for its record; a store that is known to be away isn't waited for.
+_STORE_WAIT_S = 2.0
 STREAMS_PATH = "/api/v2/streams"
 _ON_DISCONNECT = re.compile(r"cancel|finish|grace=(\d{1,6})")
 
@@ -72,9 +74,9 @@ async def stream_to_client(
             raise opening.error
         if opening.declined is not None:
             return await declined(request, opening.declined)
-        if stream.kept is not None:
+        if stream.kept is not None and not stream.kept.done():
             # What a client has heard of can be read after a crash.
-            await asyncio.wait({stream.kept})
+            await asyncio.wait({stream.kept}, timeout=_STORE_WAIT_S)
         passed = Headers() if stream.is_typed else returned_with_stream(opening.headers)
         return await relay_stream(request, stream, manner, passed=passed)
     finally:

@@ -133,8 +133,10 @@ class Listening:
 class NoStore:
     """The keeper and the archive of a hub whose streams live in memory only."""
 
-    async def created(self, stream: LiveStream, timeout_s: float) -> bool:
-        return False
+    def created(self, stream: LiveStream) -> asyncio.Future[bool]:
+        created: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        created.set_result(False)
+        return created
 
     def touch(self, stream: LiveStream) -> None: ...
 

@@ -147,7 +147,7 @@ async def frames_of(store: SessionStore, stream: Stream) -> list[bytes]:
 async def test_whole_stream_is_kept(store: SqlStore) -> None:
     stream = Stream()
     async with keeping(store) as keeper:
-        assert await keeper.created(stream, 5)
+        assert await keeper.created(stream)
         for _ in range(30):
             stream.say()
             keeper.touch(stream)
@@ -166,7 +166,7 @@ async def test_streams_share_transactions_and_events_share_segments(
 ) -> None:
     streams = [Stream() for _ in range(50)]
     async with keeping(store, flush_ms=100) as keeper:
-        await asyncio.gather(*(keeper.created(stream, 5) for stream in streams))
+        await asyncio.gather(*(keeper.created(stream) for stream in streams))
         assert len(committed) <= 3
         committed.clear()
         began = time.monotonic()
@@ -186,8 +186,8 @@ async def test_streams_share_transactions_and_events_share_segments(
 async def test_creation_and_end_wait_for_no_interval(store: SqlStore) -> None:
     stream = Stream()
     async with keeping(store, flush_ms=60_000) as keeper:
-        assert await keeper.created(Stream(), 5)
-        assert await keeper.created(stream, 5)
+        assert await keeper.created(Stream())
+        assert await keeper.created(stream)
         stream.say()
         stream.end()
         keeper.ended(stream)
@@ -202,11 +202,11 @@ async def test_store_away_and_back_loses_nothing(store: SqlStore, tmp_path: Path
     before, during = Stream(), Stream()
     told = Told()
     async with keeping(store, watch=told) as keeper:
-        assert await keeper.created(before, 5)
+        assert await keeper.created(before)
         async with locked(store, tmp_path):
             before.say()
             keeper.touch(before)
-            assert not await keeper.created(during, 5)  # known to be away: long before 5 s
+            assert not await keeper.created(during)  # known to be away
             for stream in (before, during):
                 stream.say()
                 stream.end()
@@ -225,16 +225,16 @@ async def test_store_away_and_back_loses_nothing(store: SqlStore, tmp_path: Path
         assert await frames_of(store, stream) == stream.sent
 
 
-async def test_creation_waits_no_longer_than_it_is_told(store: SqlStore, tmp_path: Path) -> None:
+async def test_creation_is_known_only_when_it_is_committed(store: SqlStore, tmp_path: Path) -> None:
     stream = Stream()
     with closing(sqlite3.connect(tmp_path / "streams.sqlite3", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")  # the store waits for it for seconds
         async with keeping(store) as keeper:
-            began = time.monotonic()
-            assert not await keeper.created(stream, 0.03)
-            assert time.monotonic() - began < 1
+            created = keeper.created(stream)
+            await asyncio.wait({created}, timeout=0.03)
+            assert not created.done()
             other.execute("ROLLBACK")
-            assert await keeper.flush(10)
+            assert await created
     assert await store.load(stream.id) is not None
 
 
@@ -243,7 +243,7 @@ async def test_events_that_the_log_dropped_meanwhile_are_a_visible_gap(
 ) -> None:
     stream = Stream(max_bytes=1000)
     async with keeping(store) as keeper:
-        assert await keeper.created(stream, 5)
+        assert await keeper.created(stream)
         stream.say()
         keeper.touch(stream)
         assert await keeper.flush(5)
@@ -264,7 +264,7 @@ async def test_released_log_still_leaves_an_honest_record(store: SqlStore, tmp_p
     stream = Stream()
     async with keeping(store) as keeper:
         async with locked(store, tmp_path):
-            await keeper.created(stream, 5)
+            await keeper.created(stream)
             stream.say()
             stream.end()
             stream.log.release()
@@ -277,7 +277,7 @@ async def test_released_log_still_leaves_an_honest_record(store: SqlStore, tmp_p
 async def test_more_streams_than_the_bound_live_in_memory_only(store: SqlStore) -> None:
     streams = [Stream() for _ in range(3)]
     async with keeping(store, max_sources=2) as keeper:
-        assert [await keeper.created(stream, 5) for stream in streams] == [True, True, False]
+        assert [await keeper.created(stream) for stream in streams] == [True, True, False]
         streams[2].say()
         keeper.touch(streams[2])
         keeper.ended(streams[2])
@@ -286,7 +286,7 @@ async def test_more_streams_than_the_bound_live_in_memory_only(store: SqlStore) 
         streams[0].end()
         keeper.ended(streams[0])
         assert await keeper.flush(5)
-        assert await keeper.created(Stream(), 5)
+        assert await keeper.created(Stream())
     assert await store.load(streams[2].id) is None
 
 
@@ -294,7 +294,7 @@ async def test_stream_that_the_store_refuses_does_not_hold_up_the_others(store: 
     good = [Stream() for _ in range(5)]
     bad = Stream(fingerprint=object())  # type: ignore[arg-type] - no database takes that
     async with keeping(store) as keeper:
-        results = await asyncio.gather(*(keeper.created(s, 5) for s in (*good, bad)))
+        results = await asyncio.gather(*(keeper.created(s) for s in (*good, bad)))
         assert results[-1] is False
         for stream in good:
             stream.say()
@@ -314,7 +314,7 @@ async def test_end_that_came_second_is_reported(store: SqlStore, tmp_path: Path)
     stream, lost = Stream(), list[StreamId]()
     elsewhere = make_store(None, tmp_path, Cipher())
     async with keeping(store, on_lost=lost.append) as keeper:
-        assert await keeper.created(stream, 5)
+        assert await keeper.created(stream)
         stream.end()
         await elsewhere.write([Ended(stream.record())])
         keeper.ended(stream)
@@ -326,7 +326,7 @@ async def test_end_that_came_second_is_reported(store: SqlStore, tmp_path: Path)
 async def test_errors_are_told_without_content(store: SqlStore, tmp_path: Path) -> None:
     stream, told = Stream(), Told()
     async with keeping(store, watch=told) as keeper, locked(store, tmp_path):
-        await keeper.created(stream, 5)
+        await keeper.created(stream)
         stream.say(b"data: canary\n\n")
         keeper.touch(stream)
         await until(lambda: len(told.problems) == 3)
@@ -336,7 +336,7 @@ async def test_errors_are_told_without_content(store: SqlStore, tmp_path: Path) 
 async def test_transactions_are_bounded(store: SqlStore, committed: list[float]) -> None:
     streams = [Stream(max_bytes=1 << 30) for _ in range(6)]
     async with keeping(store) as keeper:
-        await asyncio.gather(*(keeper.created(stream, 5) for stream in streams))
+        await asyncio.gather(*(keeper.created(stream) for stream in streams))
         committed.clear()
         for stream in streams:
             stream.say(b"x" * 2_000_000)
@@ -353,7 +353,7 @@ async def test_real_postgres_that_is_stopped_and_comes_back(tmp_path: Path) -> N
         await store.open()
         streams = [Stream() for _ in range(3)]
         async with keeping(store) as keeper:
-            await asyncio.gather(*(keeper.created(stream, 5) for stream in streams))
+            await asyncio.gather(*(keeper.created(stream) for stream in streams))
             server.stop()
             for _ in range(10):
                 for stream in streams:
@@ -362,7 +362,7 @@ async def test_real_postgres_that_is_stopped_and_comes_back(tmp_path: Path) -> N
                 await asyncio.sleep(0.01)
             await until(lambda: keeper.is_degraded)
             late = Stream()
-            assert not await keeper.created(late, 5)
+            assert not await keeper.created(late)
             for stream in (*streams, late):
                 stream.end()
                 keeper.ended(stream)
