@@ -34,9 +34,8 @@ logger = logging.getLogger(__name__)
 #: One transaction is closed when it holds so much, so that it neither takes long nor much memory.
 _BATCH_BYTES = 4 * 1024 * 1024
 _BATCH_STREAMS = 256
-#: How long a full log waits for a store that answers nothing.
-_PATIENCE_S = 2.0
-#: A write that takes longer is one to a store that is away: a locked file, a dead network.
+#: A write that takes longer is one to a store that is away: a locked file, a dead network. So long
+#: does a full log wait for it.
 _PATIENCE_S = 2.0
 
 

@@ -27,6 +27,7 @@ from gateway.stream.model import Status, StreamId, error_ending, new_stream_id
 from gateway.stream.sql import SqlStore, make_store
 from gateway.stream.store import (
     Appended,
+    Change,
     Created,
     Ended,
     Segment,
@@ -630,6 +631,48 @@ async def test_locked_file_is_a_transient_error(in_file: SqlStore, tmp_path: Pat
         assert caught.value.is_transient
         await in_file.ping()  # who reads isn't kept waiting
     await in_file.write([Created(a_record())])
+
+
+async def test_reader_does_not_wait_for_a_writer_that_does(
+    in_file: SqlStore, tmp_path: Path
+) -> None:
+    record = a_record()
+    await in_file.write([Created(record)])
+    with closing(sqlite3.connect(database_in(tmp_path), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        writing = asyncio.ensure_future(in_file.write([Ended(ended(record))]))
+        assert await in_file.load(record.id) == record
+        assert not writing.done()
+        other.execute("ROLLBACK")
+        assert await writing == frozenset()
+
+
+async def test_batch_executes_only_what_it_must(in_file: SqlStore) -> None:
+    seen: list[str] = []
+    connection = await in_file._database.run(lambda one: one.connection, writes=True)
+    driver = connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.set_trace_callback(lambda text: seen.append(text.split("_s")[0].lower()))
+    begin, commit, insert, update = (
+        "begin immediate",
+        "commit",
+        "insert into stream",
+        "update stream",
+    )
+
+    async def executed(*batch: Change) -> list[str]:
+        seen.clear()
+        assert await in_file.write(batch) == frozenset()
+        return seen.copy()
+
+    whole, record = a_record(), a_record()
+    life = [Created(whole), appended(whole, 1, b"a"), Ended(ended(whole, last_seq=1))]
+    assert await executed(*life) == [begin, insert, insert, commit]
+    assert await executed(Created(record)) == [begin, insert, commit]
+    assert await executed(appended(record, 1, b"a")) == [begin, insert, update, commit]
+    end = ended(record, last_seq=2)
+    assert await executed(appended(end, 2, b"b"), Ended(end)) == [begin, insert, update, commit]
+    assert len(await executed(Ended(end))) == 4  # it must ask whose end that was
 
 
 async def test_full_disk_is_a_transient_error_and_leaves_nothing_half(in_file: SqlStore) -> None:
