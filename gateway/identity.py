@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -140,6 +141,7 @@ def _is_port(text: str) -> bool:
     return is_number and len(digits) <= 5 and int(digits) <= 65535
 
 
+@lru_cache(maxsize=4096)
 def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
     if "%" in text:
         return None  # a zone has no meaning on another machine

@@ -18,6 +18,8 @@ from gateway.web.routes import resolved
 from gateway.web.services import SERVICES
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
+#: A fragment, and all that isn't visible ASCII.
+_FORBIDDEN_IN_TARGET = re.compile(r"[^!-~]|#")
 _REFUSED_METHODS = ("TRACE", "CONNECT")
 _SERVED_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 #: aiohttp bounds a single line and their number, which together is two megabytes.
@@ -67,7 +69,7 @@ def _check_target(request: web.Request) -> None:
     target = request.raw_path
     if not target.startswith("/") and not (request.method == "OPTIONS" and target == "*"):
         raise BadFraming("The request target must be a path.", code="bad_target")
-    if "#" in target or not target.isascii() or any(c <= " " or c == "\x7f" for c in target):
+    if _FORBIDDEN_IN_TARGET.search(target):
         raise BadFraming("The request target has forbidden characters.", code="bad_target")
     path = request.rel_url.raw_path
     if provider_dialect(resolved(path)) is not None and provider_dialect(path) is None:
