@@ -1,7 +1,7 @@
 """The store of streams in SQLite or PostgreSQL: one set of statements for both.
 
 What is asked of the database is a plain function of a connection, and `Database.run` carries out
-each one as a whole, in one transaction: see `gateway.stream.database`. What a batch writes is in
+each one as a whole, in one transaction: see `gateway.database`. What a batch writes is in
 `gateway.stream.batch`.
 """
 
@@ -14,13 +14,15 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
+from gateway.database import Database
+from gateway.database.postgres import Postgres, postgres_url
+from gateway.database.sqlite import Sqlite
 from gateway.stream.batch import Batch
 from gateway.stream.cipher import Cipher
-from gateway.stream.database import Database, translated
+from gateway.stream.database import translated
+from gateway.stream.migrations import MIGRATIONS
 from gateway.stream.model import StreamId
-from gateway.stream.postgres import Postgres, postgres_url
 from gateway.stream.rows import Row, Rows, clean
-from gateway.stream.sqlite import Sqlite
 from gateway.stream.store import Change, Segment, SessionStore, StreamRecord, without_overlap
 from gateway.stream.tables import Statements, fetch, is_active, segments, sessions, slices
 
@@ -41,8 +43,8 @@ def make_store(
         SettingsError: the URL isn't one of PostgreSQL. It is never quoted: it may hold a password.
     """
     if database_url is None:
-        return SqlStore(Sqlite(data_dir / "streams.sqlite3"), cipher, instance)
-    return SqlStore(Postgres(postgres_url(database_url)), cipher, instance)
+        return SqlStore(Sqlite(data_dir / "streams.sqlite3", MIGRATIONS), cipher, instance)
+    return SqlStore(Postgres(postgres_url(database_url), MIGRATIONS), cipher, instance)
 
 
 class SqlStore:

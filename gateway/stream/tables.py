@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gateway.stream.database import Database
+from gateway.database import Database
 from gateway.stream.model import Status
 from gateway.stream.rows import COUNTS, END, Row
 

@@ -36,6 +36,7 @@ LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 #: Parts outside the levels, and who may not import them. They stand on errors alone.
 FOUNDATIONS: dict[str, set[str]] = {
     "settings": {"sse", "errors"},
+    "database": {"settings", "tasks", "sse", "errors"},
     "tasks": {"sse", "errors"},
     "backoff": {"sse", "errors"},
     "__init__": {"errors"},
@@ -142,10 +143,9 @@ def server(module: Module) -> Iterator[str]:
 
 
 def sql(module: Module) -> Iterator[str]:
-    """SQL, its drivers and its text, stands in two places."""
-    homes = ("*/sql.py", "*/database.py", "audit/store.py", "*/migrations/*")
-    parts = ("batch", "postgres", "sqlite", "tables")
-    if module.is_in(*homes, *(f"stream/{part}.py" for part in parts)):
+    """SQL, its drivers and its text, stands in few places."""
+    homes = ("database/*", "*/sql.py", "*/tables.py", "*/batch.py", "*/migrations/*")
+    if module.is_in(*homes, "audit/store.py", "audit/ledger.py"):
         return
     for name in module.imported():
         if name.split(".")[0] in SQL_PACKAGES:

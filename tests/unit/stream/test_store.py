@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import SettingsError
 from gateway.stream.cipher import Cipher
-from gateway.stream.migrations import NEWEST
+from gateway.stream.migrations import MIGRATIONS
 from gateway.stream.model import Status, StreamId, error_ending, new_stream_id
 from gateway.stream.sql import SqlStore, make_store
 from gateway.stream.store import (
@@ -468,9 +468,9 @@ asyncio.run(main())
 async def test_start_that_finds_nothing_to_migrate_loads_no_steps(
     make: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = "gateway.stream.migrations.steps"
+    steps = "gateway.database.steps"
     await make().open()
-    assert sys.modules[steps].Steps().head == NEWEST
+    assert sys.modules[steps].Steps(MIGRATIONS).head == MIGRATIONS.newest
     monkeypatch.delitem(sys.modules, steps)
     await make().open()
     assert steps not in sys.modules

@@ -1,4 +1,4 @@
-"""The store's database in a file: SQLite, in two threads of its own.
+"""A store's database in a file: SQLite, in two threads of its own.
 
 Each transaction is handed to a thread as a whole. A driver that hands over every statement, fetch
 and close costs more than the statements do.
@@ -20,33 +20,45 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 
+from gateway.database import Parameters
+from gateway.database.migrations import Migrations
+from gateway.database.worker import Worker
 from gateway.errors import SettingsError
-from gateway.stream.database import Parameters
-from gateway.stream.migrations import is_current, load_steps
-from gateway.stream.worker import Worker
 
 _BUSY_S = 5
 _VACUUM_PAGES = 1000
 _WAL_LIMIT_BYTES = 64 * 1024 * 1024
+_QUICK = ("synchronous=NORMAL", "foreign_keys=ON")
+_LASTING = ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON")
 _T = TypeVar("_T")
 
 
 class Sqlite:
     """A file in write-ahead mode: a crash of the process loses nothing that was committed, one of
-    the machine perhaps the last moments (`synchronous=NORMAL`), and neither damages it."""
+    the machine perhaps the last moments, and neither damages it.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        name: What its threads are called.
+        is_lasting: Nothing that was committed is lost with the machine either, at the cost of a
+            sync each time, and what was deleted is overwritten.
+    """
+
+    def __init__(
+        self, path: Path, migrations: Migrations, *, name: str = "store", is_lasting: bool = False
+    ) -> None:
         self._path = path
+        self._migrations = migrations
         self._engine = sa.create_engine(
             sa.URL.create("sqlite+pysqlite", database=str(path)),
             hide_parameters=True,
             poolclass=sa.NullPool,
             connect_args={"timeout": _BUSY_S, "isolation_level": None, "check_same_thread": False},
         )
-        sa.event.listen(self._engine, "connect", _set_up)
+        pragmas = _LASTING if is_lasting else _QUICK
+        sa.event.listen(self._engine, "connect", partial(_set_up, pragmas))
         # A read that turns into a write can't wait for another writer: so say it at the start.
-        self._writer = _Lane(self._engine, "store writer", "BEGIN IMMEDIATE")
-        self._reader = _Lane(self._engine, "store reader", "BEGIN")
+        self._writer = _Lane(self._engine, f"{name} writer", "BEGIN IMMEDIATE")
+        self._reader = _Lane(self._engine, f"{name} reader", "BEGIN")
 
     @property
     def dialect(self) -> sa.Dialect:
@@ -84,9 +96,13 @@ class Sqlite:
         lock = self._lock()
         try:
             self._check()
-            self._writer.transact(_migrate)
+            self._writer.transact(self._migrate)
         finally:
             os.close(lock)
+
+    def _migrate(self, connection: sa.Connection) -> None:
+        if not self._migrations.is_current(connection):
+            self._migrations.load().apply(connection)
 
     def _lock(self) -> int:
         """Held while the file is made ready: switching to WAL doesn't wait for others."""
@@ -168,17 +184,8 @@ def _driver(connection: sa.Connection) -> sqlite3.Connection:
     return driver
 
 
-def _migrate(connection: sa.Connection) -> None:
-    if not is_current(connection):
-        load_steps().apply(connection)
-
-
-def _set_up(connection: DBAPIConnection, _record: object) -> None:
+def _set_up(pragmas: Sequence[str], connection: DBAPIConnection, _record: object) -> None:
     cursor = connection.cursor()
-    for pragma in (
-        "synchronous=NORMAL",
-        "foreign_keys=ON",
-        f"journal_size_limit={_WAL_LIMIT_BYTES}",
-    ):
+    for pragma in (*pragmas, f"journal_size_limit={_WAL_LIMIT_BYTES}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

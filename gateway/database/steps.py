@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from alembic.config import Config
 from alembic.migration import MigrationContext, MigrationStep
 from alembic.operations import Operations
@@ -11,16 +9,17 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection
 
+from gateway.database.migrations import Migrations
 from gateway.errors import SettingsError
-from gateway.stream.migrations import VERSION_TABLE
 
 
 class Steps:
     """Loaded steps. Loading blocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, migrations: Migrations) -> None:
+        self._migrations = migrations
         config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+        config.set_main_option("script_location", str(migrations.folder).replace("%", "%%"))
         self._scripts = ScriptDirectory.from_config(config)
         self.head = self._scripts.get_current_head()
         list(self._scripts.walk_revisions())
@@ -31,9 +30,8 @@ class Steps:
         Raises:
             SettingsError: a newer release has changed the tables.
         """
-        context = MigrationContext.configure(
-            connection, opts={"version_table": VERSION_TABLE, "fn": self._missing}
-        )
+        options = {"version_table": self._migrations.version_table, "fn": self._missing}
+        context = MigrationContext.configure(connection, opts=options)
         with Operations.context(context):
             context.run_migrations()
 
@@ -44,5 +42,5 @@ class Steps:
             return list(self._scripts._upgrade_revs(self.head or "base", revision))  # type: ignore[arg-type]  # noqa: SLF001
         except CommandError as error:
             raise SettingsError(
-                "The stream store was written by a newer release of this gateway."
+                f"The {self._migrations.store} was written by a newer release of this gateway."
             ) from error

@@ -1,4 +1,4 @@
-"""The store's database on a server: PostgreSQL, which the event loop speaks to."""
+"""A store's database on a server: PostgreSQL, which the event loop speaks to."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from gateway.database import Parameters
+from gateway.database.migrations import Migrations
 from gateway.errors import SettingsError
-from gateway.stream.database import Parameters
-from gateway.stream.migrations import is_current, load_steps
 
 _CONNECT_S = 5
 _STATEMENT_S = 10
@@ -41,8 +41,9 @@ _T = TypeVar("_T")
 class Postgres:
     """A server; connections that it dropped are made anew."""
 
-    def __init__(self, url: sa.URL) -> None:
+    def __init__(self, url: sa.URL, migrations: Migrations) -> None:
         self._url = url
+        self._migrations = migrations
         self.engine = self._connect(_STATEMENT_S, pool_size=_CONNECTIONS, max_overflow=0)
         self._claim: AsyncConnection | None = None
 
@@ -72,8 +73,8 @@ class Postgres:
         engine = self._connect(_MIGRATION_S, poolclass=NullPool)
         async with engine.begin() as connection:
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-            if not await connection.run_sync(is_current):
-                steps = await asyncio.to_thread(load_steps)
+            if not await connection.run_sync(self._migrations.is_current):
+                steps = await asyncio.to_thread(self._migrations.load)
                 await connection.run_sync(steps.apply)
 
     async def tidy(self) -> None:

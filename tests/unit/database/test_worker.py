@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.stream.worker import Worker
+from gateway.database.worker import Worker
 
 
 @pytest.fixture
