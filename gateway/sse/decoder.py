@@ -65,8 +65,8 @@ class SseDecoder:
                 return []
             chunk = bytes(self._held)
             self._held.clear()
-        if scan == 0 and not self._has_cr and (found := self._cut_plain(chunk)) is not None:
-            return found
+        if not self._has_cr and (blocks := self._cut_plain(chunk)) is not None:
+            return blocks
         eol = self._only_line_end(chunk)
         blocks, rest = self._cut_at(eol, chunk, scan) if eol else self._cut_any(chunk, scan)
         if rest < len(chunk):
@@ -75,22 +75,31 @@ class SseDecoder:
         return blocks
 
     def _cut_plain(self, chunk: bytes) -> list[bytes] | None:
-        """The blocks if all are the usual ones, whole, each the same one or two lines; else None.
+        """The blocks if all are the usual ones, the same one or two lines each; else None.
 
-        What is counted has neither line ends within nor anything hop-by-hop. A tenth of what
-        `_cut_at` costs where many come at once.
+        Where all line ends are accounted for, there is nothing hop-by-hop. A tenth of the cost of
+        `_cut_at` where many come at once.
         """
+        end = len(chunk)
         if not chunk.endswith(b"\n\n"):
-            return None
-        if chunk.startswith(b"data:"):
-            blocks = _data_alone(chunk)
-        elif chunk.startswith(b"event:"):
-            blocks = _event_and_data(chunk)
+            end = chunk.rfind(b"\n\n") + 2
+            if end < 2 or end + 1 == len(chunk):  # a line end more may belong to the block
+                return None
+        whole = chunk[:end]
+        if whole.startswith(b"data:"):
+            blocks = _data_alone(whole)
+        elif whole.startswith(b"event:"):
+            blocks = _event_and_data(whole)
         else:
             return None
-        if blocks and len(chunk) > self._max_bytes:
+        if not blocks:
+            return None
+        if end > self._max_bytes:
             self._check_size(max(map(len, blocks)) - 2)
-        return blocks or None
+        if end < len(chunk):
+            self._held += memoryview(chunk)[end:]
+            self._check_size(len(self._held) - 2)
+        return blocks
 
     def _without_bom(self, head: bytes) -> bytes:
         if len(head) < len(_BOM) and _BOM.startswith(head):

@@ -160,7 +160,7 @@ class Keeper:
 
     def touch(self, source: Source) -> None:
         """It has new events. Costs a lookup and an addition to a set."""
-        if source.id in self._kept:
+        if source.id not in self._dirty and source.id in self._kept:
             self._dirty.add(source.id)
             self._wake.set()
 

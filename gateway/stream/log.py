@@ -14,7 +14,6 @@ from gateway.stream.model import StreamId
 #: What an event costs beside its bytes: the object's header and its place in the list.
 FRAME_OVERHEAD_BYTES = 64
 _COMPACT_AFTER = 256
-_FEW_EVENTS = 256
 
 
 class LogBudget:
@@ -66,6 +65,8 @@ class EventLog:
         "_head",
         "_listeners",
         "_max_bytes",
+        "_newest",
+        "_newest_after",
         "bytes",
         "is_closed",
     )
@@ -80,6 +81,8 @@ class EventLog:
         self._frames: list[bytes] = []
         self._head = 0  # frames before it are dropped but not yet cut off the list
         self._base = 1  # the sequence of _frames[0]
+        self._newest = b""  # what came last, joined: most readers want just that
+        self._newest_after = 0
         self._listeners: list[Callable[[], None]] = []
         self.bytes = 0
         self.is_closed = False
@@ -121,8 +124,10 @@ class EventLog:
         if numbered := self._format:
             first = self._base + len(self._frames)
             blocks = [numbered % item for item in enumerate(blocks, first)]
+        self._newest_after = self._base + len(self._frames) - 1
+        self._newest = blocks[0] if len(blocks) == 1 else b"".join(blocks)
         self._frames += blocks
-        self._account(sum(map(len, blocks)) + FRAME_OVERHEAD_BYTES * len(blocks))
+        self._account(len(self._newest) + FRAME_OVERHEAD_BYTES * len(blocks))
         self._wake()
 
     def restore(self, first: int, frames: list[bytes]) -> None:
@@ -147,6 +152,7 @@ class EventLog:
         """Drops everything; for a log that nobody will read again."""
         self._account(-self.bytes)
         self._base, self._head = self.last + 1, 0
+        self._newest = b""
         self._frames.clear()
 
     def read(self, cursor: int, max_bytes: int) -> tuple[bytes, int]:
@@ -157,14 +163,12 @@ class EventLog:
         Raises:
             CursorTrimmedError: the event after `cursor` has been dropped.
         """
+        frames = self._frames
+        if cursor == self._newest_after and 0 < len(self._newest) <= max_bytes:
+            return self._newest, self._base + len(frames) - 1
         start = cursor + 1 - self._base
         if start < self._head:
             raise CursorTrimmedError
-        frames = self._frames
-        if len(frames) - start <= _FEW_EVENTS:
-            joined = b"".join(frames[start:])
-            if len(joined) <= max_bytes:
-                return joined, max(cursor, self.last)
         end, size = start, 0
         while end < len(frames) and (end == start or size + len(frames[end]) <= max_bytes):
             size += len(frames[end])

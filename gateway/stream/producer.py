@@ -77,14 +77,15 @@ class Producer:
         over, stream = self._over, self._stream
         if over is None or over.done() or stream.ending is not None:
             return
+        wire, log = stream.wire, stream.log
         try:
             if blocks := self._decoder.feed(chunk):
                 stream.note_event(time.monotonic())
-                if events := stream.wire.feed(blocks):
-                    stream.log.extend(events)
-            if stream.wire.ending is not None:
-                self._finish(stream.wire.ending)
-            elif stream.log.is_full:
+                if events := wire.feed(blocks):
+                    log.extend(events)
+            if wire.ending is not None:
+                self._finish(wire.ending)
+            elif log.is_full:
                 self._keep_within_bounds()
         except Exception as error:
             over.set_exception(error)

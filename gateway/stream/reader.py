@@ -165,13 +165,15 @@ class Reader:
 
     def _pump(self) -> None:
         """Writes what the log has, as far as the client has room and the update mode allows."""
-        if self._is_full or self._error is not None or self._is_held():
+        if self._is_full or self._error is not None or (self._interval_s and self._is_held()):
             return
         log = self._stream.log
+        last = log.last
         try:
-            while self.cursor < log.last and not self._is_full:
+            while self.cursor < last and not self._is_full:
                 frames, self.cursor = log.read(self.cursor, _WRITE_MAX_BYTES)
-                self._write(frames)
+                self.last_write = time.monotonic()
+                self._is_full = not self._sink.push(frames)
         except (CursorTrimmedError, ConnectionResetError) as error:
             self._error = error
         if self._stream.is_paused:
@@ -179,16 +181,13 @@ class Reader:
         if self._is_full or self._error is not None or log.is_closed:
             self._wake()
 
-    def _write(self, data: bytes) -> None:
-        self.last_write = time.monotonic()
-        self._is_full = not self._sink.push(data)
-
     def _beat(self) -> None:
         self._beats += 1
         stream = self._stream
         beat = Beat(time.time(), stream.duration_s, stream.remaining_s, self._beats)
         try:
-            self._write(stream.wire.heartbeat(beat))
+            self.last_write = time.monotonic()
+            self._is_full = not self._sink.push(stream.wire.heartbeat(beat))
         except ConnectionResetError as error:
             self._error = error
         if self._is_full or self._error is not None:
@@ -196,7 +195,7 @@ class Reader:
 
     def _is_held(self) -> bool:
         """Update modes: lets events gather, but never the first token, the end or a full log."""
-        if not self._interval_s or self.cursor < self._stream.wire.lead_events or self._is_urgent():
+        if self.cursor < self._stream.wire.lead_events or self._is_urgent():
             self._release()
             return False
         if self._hold is None and self.cursor < self._stream.log.last:

@@ -25,6 +25,8 @@ class UpstreamConnection(ResponseHandler):
         super().__init__(loop)
         #: Called when the body of the answer may have got bytes, an end or an error.
         self.on_data: Callable[[], None] | None = None
+        #: The body's bytes that came since then.
+        self.pieces: list[bytes] = []
         self.exchanges = 0  #: requests sent on it so far
         self.has_answered = False  #: whether anything came since the last request
 
@@ -43,13 +45,13 @@ class UpstreamConnection(ResponseHandler):
         self.has_answered = True
         payload = self._payload
         super().data_received(data)
-        if self.on_data is not None:
-            self.on_data()
         if self._should_close and payload is not None and self.exception() is not None:
+            if self.on_data is not None:
+                self.on_data()  # what came before the fault
             # aiohttp 3.14.5 tells nobody who reads a body that its chunks are malformed.
             _break_off(payload)
-            if self.on_data is not None:
-                self.on_data()
+        if self.on_data is not None:
+            self.on_data()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         payload = self._payload
@@ -74,6 +76,26 @@ class UpstreamConnection(ResponseHandler):
         # nothing.
         if self._reading_paused:
             super().resume_reading(resume_parser)
+
+
+class FollowedBody(aiohttp.StreamReader):
+    """A body whose bytes are left with the connection, for `on_data`.
+
+    aiohttp's own is made by the parser, so it is turned into one of these when it begins to be
+    followed. Its buffer, its marks of HTTP's chunks and its wake-ups are then not needed: a third
+    of what an event costs here.
+    """
+
+    __slots__ = ()
+    _protocol: UpstreamConnection
+
+    def feed_data(self, data: bytes, size: int = 0) -> bool:
+        self._protocol.pieces.append(data)
+        return False
+
+    def begin_http_chunk_receiving(self) -> None: ...
+
+    def end_http_chunk_receiving(self) -> None: ...
 
 
 def _break_off(payload: aiohttp.StreamReader) -> None:

@@ -19,7 +19,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from gateway.errors import UpstreamError
-from gateway.upstream.connection import READ_BYTES, UpstreamConnection
+from gateway.upstream.connection import READ_BYTES, FollowedBody, UpstreamConnection
 from gateway.upstream.headers import Headers
 
 #: How long the end of a body is waited for whose content is complete, to reuse the connection.
@@ -81,7 +81,12 @@ class Exchange:
     def follow(self, follower: Follower) -> None:
         """Gives the body to `follower` from now on; nobody may `read` any more."""
         self._follower = follower
-        self._protocol.on_data = self._take
+        protocol, payload = self._protocol, self._payload
+        while payload.exception() is None and (begun := payload.read_nowait()):
+            protocol.pieces.append(begun)  # reading lets a paused parser go on, which adds more
+        if not payload.is_eof():
+            payload.__class__ = FollowedBody
+        protocol.on_data = self._take
         self._take()
 
     def pause(self) -> None:
@@ -101,16 +106,24 @@ class Exchange:
 
         What still comes is dropped: the answer was complete by its content.
         """
-        self._unfollow()
+        self._follower = None
+        self._protocol.on_data = self._protocol.pieces.clear
         try:
-            if not self._payload.is_eof():
+            if not self._payload.at_eof():
                 async with asyncio.timeout(LINGER_S):
-                    while await self.read():
-                        pass
-        except (TimeoutError, UpstreamError):
-            self._connection.close()
+                    await self._ended()
+        except (TimeoutError, UpstreamError, aiohttp.ClientError):
+            self.close()
         else:
+            self._unfollow()
             self._connection.release()
+
+    async def _ended(self) -> None:
+        if isinstance(self._payload, FollowedBody):
+            await self._payload.wait_eof()
+        else:
+            while await self.read():
+                pass
 
     def close(self) -> None:
         """Closes the connection, so that the backend sees that nobody listens. Idempotent."""
@@ -120,23 +133,24 @@ class Exchange:
     def _unfollow(self) -> None:
         self._follower = None
         self._protocol.on_data = None
+        self._protocol.pieces.clear()
 
     def _take(self) -> None:
-        """Hands on what has come. Reading lets the parser go on, which may call this again."""
+        """Hands on what has come. The follower may pause, resume or close within."""
         if self._is_taking:
             return
         self._is_taking = True
-        payload = self._payload
-        while (follower := self._follower) is not None and not self._is_paused:
-            if payload.exception() is not None:
-                self._end(follower, _truncated())
-            elif chunk := payload.read_nowait(READ_BYTES):
-                follower.feed(chunk)
-            elif payload.is_eof():
-                self._end(follower, None)
-            else:
-                break
+        pieces = self._protocol.pieces
+        while pieces and not self._is_paused and (follower := self._follower) is not None:
+            follower.feed(_next(pieces))
         self._is_taking = False
+        follower, payload = self._follower, self._payload
+        if follower is None or self._is_paused:
+            return
+        if payload.exception() is not None:
+            self._end(follower, _truncated())
+        elif payload.is_eof():
+            self._end(follower, None)
 
     def _end(self, follower: Follower, error: UpstreamError | None) -> None:
         self._follower = None
@@ -213,6 +227,15 @@ class Asker:
         while HTTPStatus.CONTINUE <= head.code < HTTPStatus.OK and head.code != 101:
             head, payload = await protocol.read()  # an interim answer
         return Exchange(connection, protocol, head, payload)
+
+
+def _next(pieces: list[bytes]) -> bytes:
+    """Takes up to 32 KiB, so that what is fed at once stays within what a log may be over."""
+    if len(pieces) == 1 and len(pieces[0]) <= READ_BYTES:
+        return pieces.pop()
+    joined = b"".join(pieces)
+    pieces[:] = [joined[READ_BYTES:]] if len(joined) > READ_BYTES else []
+    return joined[:READ_BYTES]
 
 
 async def read_body(payload: aiohttp.StreamReader) -> bytes:
