@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -59,18 +58,9 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
     from gateway.app import serve
 
     configure_logging(settings.log_level, settings.log_format)
-    _spare_the_collector()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(settings))
     return 0
-
-
-def _spare_the_collector() -> None:
-    """What is loaded by now stays, and a stream's objects die by their counts: the collector would
-    walk through all of them after every few streams."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
