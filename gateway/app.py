@@ -139,8 +139,8 @@ async def serve(settings: Settings) -> None:
 def _spare_the_collector() -> None:
     """Takes what the imports and the start have left, for good, out of its rounds.
 
-    A full one over these 120,000 objects holds up every stream for 25 ms. A stream's own objects die
-    by their counts; the default thresholds would look through them after every few streams.
+    A full one over these 120,000 objects holds up every stream for 25 ms. A stream's own objects
+    die by their counts; the default thresholds would look through them after every few streams.
     """
     gc.collect()
     gc.freeze()
