@@ -35,6 +35,10 @@ class TaskOwner:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def join(self) -> None:
+        """Waits until every task has ended by itself."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     def _discard(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):

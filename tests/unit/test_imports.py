@@ -142,10 +142,14 @@ def server(module: Module) -> Iterator[str]:
         yield "uses aiohttp.web"
 
 
+#: The audit log's parts that speak to its database.
+_AUDIT = ("store", "ledger", "catalogue", "dump")
+
+
 def sql(module: Module) -> Iterator[str]:
     """SQL, its drivers and its text, stands in few places."""
     homes = ("database/*", "*/sql.py", "*/tables.py", "*/batch.py", "*/migrations/*")
-    if module.is_in(*homes, "audit/store.py", "audit/ledger.py"):
+    if module.is_in(*homes, *(f"audit/{name}.py" for name in _AUDIT)):
         return
     for name in module.imported():
         if name.split(".")[0] in SQL_PACKAGES:

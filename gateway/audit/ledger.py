@@ -1,0 +1,194 @@
+"""What is appended to a log in one transaction: records, their personal values, and the tree.
+
+Plain functions of a connection, for `Database.run`. The tree in memory moves on only when the
+transaction is through; what became of one whose end was never heard, the next one finds out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import sqlalchemy as sa
+
+from gateway.audit import tables
+from gateway.audit.bundle import Receipt
+from gateway.audit.checkpoint import Checkpoint
+from gateway.audit.draft import Draft
+from gateway.audit.merkle import Frontier
+from gateway.audit.record import Record, seal
+from gateway.database import Database, Parameters
+from gateway.errors import AuditError
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """Something that waits to be recorded.
+
+    Args:
+        ts: When it happened, in milliseconds since 1970.
+        start: Of an end: the record of its beginning, or that one's number.
+        done: Is given the receipt, on the loop that it belongs to.
+    """
+
+    draft: Draft
+    ts: int
+    start: Entry | int | None = None
+    done: asyncio.Future[Receipt] | None = None
+    receipt: Receipt | None = None
+    is_withdrawn: bool = False
+
+    @property
+    def rid(self) -> str:
+        """The request's number."""
+        return str(self.draft.fields.get("rid", ""))
+
+    @property
+    def has_no_use(self) -> bool:
+        """Whether it needn't be recorded: it was withdrawn, or is the end of one that was."""
+        return self.is_withdrawn or (isinstance(self.start, Entry) and self.start.is_withdrawn)
+
+
+@dataclass(slots=True)
+class Head:
+    """A log that this process writes to, as far as it is known to be stored."""
+
+    id: int
+    origin: str
+    last_ts: int
+    frontier: Frontier
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.origin, self.frontier.size, self.frontier.root())
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What a transaction appends: not true before it is through."""
+
+    head: Head
+    records: Sequence[Record]
+    before: bytes  #: the tree that it was appended to
+
+
+@dataclass(slots=True)
+class _Rows:
+    records: list[Parameters] = field(default_factory=list)
+    personal: list[Parameters] = field(default_factory=list)
+    tiles: list[Parameters] = field(default_factory=list)
+    begun: dict[int, Parameters] = field(default_factory=dict)
+    ended: list[int] = field(default_factory=list)
+
+
+class Ledger:
+    """The statements."""
+
+    def __init__(self, database: Database) -> None:
+        self._records = tables.Insert(tables.records, database)
+        self._personal = tables.Insert(tables.personal, database)
+        self._tiles = tables.Insert(tables.tiles, database)
+        self._unended = tables.Insert(tables.unended, database)
+
+    def append(
+        self,
+        connection: sa.Connection,
+        head: Head,
+        entries: Sequence[Entry],
+        doubtful: Sealed | None = None,
+    ) -> Sealed:
+        """Appends the entries after `head`, in their order.
+
+        `doubtful` is the same, as an earlier try made it whose end wasn't heard: if that is what
+        is stored, nothing is done again.
+
+        Raises:
+            AuditError: `bad_head`: somebody else has written to this log.
+        """
+        if doubtful is not None:
+            stored = stored_head(connection, head.id)
+            if stored.frontier.save() == doubtful.head.frontier.save():
+                return doubtful
+        sealed, rows = _seal(head, entries)
+        self._move(connection, sealed)
+        self._records.execute(connection, rows.records)
+        self._personal.execute(connection, rows.personal)
+        self._tiles.execute(connection, rows.tiles)
+        self._unended.execute(connection, list(rows.begun.values()))
+        if rows.ended:
+            unended = tables.unended
+            gone = (unended.c.log == head.id) & unended.c.seq.in_(rows.ended)
+            connection.execute(sa.delete(unended).where(gone))
+        return sealed
+
+    def _move(self, connection: sa.Connection, sealed: Sealed) -> None:
+        head, logs = sealed.head, tables.logs
+        moved = connection.execute(
+            sa.update(logs)
+            .where(logs.c.id == head.id, logs.c.frontier == sealed.before)
+            .values(
+                size=head.frontier.size,
+                last_ts=head.last_ts,
+                seen_ms=head.last_ts,
+                frontier=head.frontier.save(),
+            )
+        )
+        if moved.rowcount != 1:
+            raise AuditError("bad_head", "the stored log isn't the one that was written last")
+
+
+def stored_head(connection: sa.Connection, log_id: int, *, locks: bool = False) -> Head:
+    """The log as it is stored; `locks` keeps others from appending until the transaction ends.
+
+    Raises:
+        AuditError: `bad_frontier`, `bad_head`: there is no such log.
+    """
+    query = sa.select(tables.logs).where(tables.logs.c.id == log_id)
+    row = connection.execute(query.with_for_update() if locks else query).first()
+    if row is None:
+        raise AuditError("bad_head", "there is no such log")
+    return Head(row.id, row.origin, row.last_ts, Frontier.restore(row.frontier))
+
+
+def _seal(head: Head, entries: Iterable[Entry]) -> tuple[Sealed, _Rows]:
+    frontier, last_ts, rows = head.frontier.copy(), head.last_ts, _Rows()
+    made: list[Record] = []
+    seq_of: dict[Entry, int] = {}
+    for entry in entries:
+        seq, last_ts = frontier.size, max(entry.ts, last_ts)
+        seq_of[entry] = seq
+        record = seal(_with_start(entry, seq_of), head.origin, seq, last_ts)
+        made.append(record)
+        tiles = frontier.append(record.leaf)
+        rows.tiles += [(head.id, *one) for one in tiles]
+        _add(rows, head.id, record, entry, seq_of)
+    before = head.frontier.save()
+    return Sealed(Head(head.id, head.origin, last_ts, frontier), made, before), rows
+
+
+def _add(rows: _Rows, log: int, record: Record, entry: Entry, seq_of: dict[Entry, int]) -> None:
+    rows.records.append((log, record.seq, record.ts, record.cls.value, record.type, record.body))
+    subject = record.subject
+    rows.personal += [
+        (log, record.seq, one.field, subject, one.salt, one.value) for one in record.personal
+    ]
+    if record.type == "query.start":
+        rows.begun[record.seq] = (log, record.seq, entry.draft.fields["rid"], record.ts)
+    elif (start := _start_of(entry, seq_of)) is not None and rows.begun.pop(start, None) is None:
+        rows.ended.append(start)
+
+
+def _with_start(entry: Entry, seq_of: dict[Entry, int]) -> Draft:
+    start = _start_of(entry, seq_of)
+    if start is None:
+        return entry.draft
+    return replace(entry.draft, fields={**entry.draft.fields, "start": start})
+
+
+def _start_of(entry: Entry, seq_of: dict[Entry, int]) -> int | None:
+    if not isinstance(entry.start, Entry):
+        return entry.start
+    if entry.start.receipt is not None:
+        return entry.start.receipt.seq
+    return seq_of.get(entry.start)

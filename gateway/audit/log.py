@@ -1,0 +1,340 @@
+"""The log of one gateway: opened, written to, signed now and then, and closed.
+
+`gateway.audit.recorder` says what goes in. The store may come later than the gateway, go away and
+come back; whoever must not go on without it asks `is_away` and waits for receipts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import gateway.audit.catalogue as catalogues
+from gateway.audit.anchors import Anchors
+from gateway.audit.canonical import Json, to_text
+from gateway.audit.catalogue import Catalogue, Opened
+from gateway.audit.checkpoint import Checkpoint
+from gateway.audit.draft import Drafter
+from gateway.audit.ledger import Entry, Head
+from gateway.audit.note import Signer
+from gateway.audit.people import Pseudonymiser
+from gateway.audit.record import Record
+from gateway.audit.reserve import Ballast, Spool
+from gateway.audit.store import AuditStore, AuditStoreError
+from gateway.audit.writer import QUEUE, Writer
+from gateway.errors import AuditError, SettingsError
+from gateway.tasks import TaskOwner
+
+logger = logging.getLogger("sluice.audit")
+
+_REOPEN_S = 1.0
+_CLOSE_S = 5.0
+_ANCHOR_MS = 3_600_000
+_DISK_FULL = "SQLITE_FULL"
+
+
+class Meter(Protocol):
+    """Is told figures."""
+
+    def audit_committed(self, classes: Mapping[str, int], took_s: float) -> None: ...
+
+    def audit_lost(self, count: int) -> None: ...
+
+    def audit_signed(self, now_s: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How the log is kept.
+
+    Args:
+        folder: For the ballast and the spool.
+        patience_s: After so long a commit counts as failed for who waits.
+    """
+
+    origin: str
+    instance: str
+    folder: Path
+    checkpoint_s: float = 60
+    patience_s: float = 2
+    ballast_bytes: int = 0
+
+
+class AuditLog:
+    """What a gateway writes to."""
+
+    def __init__(
+        self,
+        store: AuditStore,
+        drafter: Drafter,
+        people: Pseudonymiser,
+        anchors: Anchors,
+        meter: Meter,
+        manner: Manner,
+    ) -> None:
+        self.drafter = drafter
+        self.people = people
+        self.manner = manner
+        self._store = store
+        self._anchors = anchors
+        self._meter = meter
+        self._tasks = TaskOwner()
+        self._early: list[Entry] = []
+        self._writer: Writer | None = None
+        self._catalogue: Catalogue | None = None
+        self._spool = Spool(manner.folder / "audit.spool")
+        self._ballast = Ballast(manner.folder / "audit.ballast", manner.ballast_bytes)
+        self._is_full = False
+        self._spooled: set[str] = set()
+        self._signed_size = -1
+        self._anchored_ms = 0
+        self._away_ms = 0
+        self._made: list[tuple[str, str]] = []  #: keys that are new and not told yet
+
+    @property
+    def is_away(self) -> bool:
+        """Whether waiting for a receipt is in vain for now."""
+        writer = self._writer
+        return writer is None or self._is_full or writer.is_away(self.manner.patience_s)
+
+    @property
+    def depth(self) -> int:
+        """Records that wait to be stored."""
+        return self._writer.depth if self._writer is not None else len(self._early)
+
+    @property
+    def origin(self) -> str | None:
+        return self._writer.head.origin if self._writer is not None else None
+
+    @property
+    def size(self) -> int:
+        return self._writer.head.frontier.size if self._writer is not None else 0
+
+    async def open(self) -> bool:
+        """Opens the store and a log in it; whether the store was there. If not, `run` tries on.
+
+        Raises:
+            SettingsError: what is there can't be used: keys, tables, a damaged catalogue.
+        """
+        try:
+            await asyncio.to_thread(self._prepare)
+        except (AuditError, OSError) as error:
+            raise SettingsError(f"audit log: {error}") from error
+        try:
+            await self._open()
+        except AuditStoreError as error:
+            logger.warning("audit.unavailable", extra={"problem": error.detail})
+            return False
+        except AuditError as error:
+            raise SettingsError(f"audit log: {error}") from error
+        return True
+
+    async def run(self) -> None:
+        """Goes on until cancelled."""
+        while self._writer is None:
+            await asyncio.sleep(_REOPEN_S)
+            try:
+                await self._open()
+            except (AuditStoreError, AuditError, SettingsError) as error:
+                logger.warning("audit.unavailable", extra={"problem": type(error).__name__})
+        while True:
+            await asyncio.sleep(self.manner.checkpoint_s)
+            await self._tick()
+
+    async def close(self) -> None:
+        """Writes what waits, as far as the store takes it, and closes the log."""
+        writer = self._writer
+        if writer is not None:
+            self.note("audit.close", {"reason": "shutdown"})
+            if await writer.flush(_CLOSE_S):
+                try:
+                    await self._close_log(writer.head)
+                except (AuditStoreError, AuditError) as error:
+                    logger.warning("audit.unavailable", extra={"problem": str(error)})
+            else:
+                await self._keep_ends(writer.waiting())
+        await self._tasks.cancel()
+        await self._anchors.close()
+        await self._store.close()
+
+    def submit(self, entry: Entry) -> None:
+        """Has an entry written; before the store is there, it waits."""
+        if self._writer is not None:
+            self._writer.submit(entry)
+        elif len(self._early) < QUEUE:
+            self._early.append(entry)
+        else:
+            entry.is_withdrawn = True
+            self._meter.audit_lost(1)
+
+    def withdraw(self, entry: Entry) -> bool:
+        """Takes back what nobody waits for any more; False if it is being written."""
+        if self._writer is not None:
+            return self._writer.withdraw(entry)
+        entry.is_withdrawn = True
+        return True
+
+    def note(self, type_: str, fields: Mapping[str, Json]) -> None:
+        """Records an event of the log itself."""
+        self.submit(Entry(self.drafter.draft(type_, fields), now_ms()))
+
+    # As the writer's witness
+
+    def committed(self, records: Sequence[Record], took_s: float) -> None:
+        self._meter.audit_committed(Counter(one.cls.value for one in records), took_s)
+        self._anchors.records((records and self.origin) or "", records)
+
+    async def failed(self, error: AuditStoreError, waiting: Sequence[Entry]) -> None:
+        self._away_ms = self._away_ms or now_ms()
+        if error.detail == _DISK_FULL:
+            self._is_full = True
+            await asyncio.to_thread(self._ballast.release)
+        await self._keep_ends(waiting)
+
+    async def recovered(self) -> None:
+        away_ms, self._away_ms = self._away_ms, 0
+        self._note_gap(away_ms)
+        if self._spooled:
+            self._spooled.clear()
+            await asyncio.to_thread(self._spool.clear)
+
+    def _note_gap(self, away_ms: int) -> None:
+        """What was lost while the store was away: nothing is missing without a word."""
+        writer = self._writer
+        lost = writer.dropped if writer is not None else []
+        if writer is None or not lost:
+            return
+        writer.dropped = []
+        self._meter.audit_lost(len(lost))
+        times = [entry.ts for entry in lost]
+        fields: dict[str, Json] = {"count": len(lost), "reason": "queue_full"}
+        self.note("audit.gap", fields | {"from_ms": min(times), "to_ms": max(times)})
+
+    async def _keep_ends(self, waiting: Sequence[Entry]) -> None:
+        ends = [
+            one.draft.fields
+            for one in waiting
+            if one.start is not None and not one.has_no_use and one.rid not in self._spooled
+        ]
+        if not ends:
+            return
+        self._spooled |= {str(end["rid"]) for end in ends}
+        try:
+            await asyncio.to_thread(self._spool.keep, ends)
+        except OSError as error:
+            logger.warning("audit.spool_failed", extra={"problem": type(error).__name__})
+
+    # Opening, signing, closing
+
+    def _prepare(self) -> None:
+        self._made = self.people.refresh(now_ms())
+        self._ballast.make()
+
+    async def _open(self) -> None:
+        await self._store.open()
+        ends = await asyncio.to_thread(self._spool.read)
+        public = self._signer("").verifier.public
+        identity = catalogues.Identity(self.manner.origin, self.manner.instance, public)
+        catalogue = Catalogue(self._store.database, self.drafter, identity)
+        work = partial(
+            catalogue.open, now_ms=now_ms(), resumes=not self._store.is_shared, ends=ends
+        )
+        opened: Opened = await self._store.run(work, writes=True)
+        await asyncio.to_thread(self._spool.clear)
+        self._catalogue = catalogue
+        self._writer = Writer(self._store.database, opened.head, self)
+        self._tasks.spawn(self._writer.run(), name="audit writer")
+        self._tell_keys()
+        early, self._early = self._early, []
+        for entry in early:
+            self._writer.submit(entry)
+        logger.info("audit.opened", extra=_found(opened))
+        await self.sign()
+
+    async def _tick(self) -> None:
+        if self._is_full:
+            self._is_full = not await asyncio.to_thread(self._ballast.make)
+        try:
+            self._made += await asyncio.to_thread(self.people.refresh, now_ms())
+            self._tell_keys()
+            await self.sign()
+        except AuditStoreError as error:
+            logger.warning("audit.unavailable", extra={"problem": error.detail})
+        except (AuditError, OSError) as error:
+            logger.error("audit.unsigned", extra={"problem": type(error).__name__})  # noqa: TRY400
+
+    def _tell_keys(self) -> None:
+        made, self._made = self._made, []
+        for kind, key in made:
+            self.note("audit.key.created", {"kind": kind, "key": key})
+
+    async def sign(self) -> Checkpoint | None:
+        """Signs the log as it is stored, tells the catalogue, and sends copies outside. Nothing
+        happens if nothing was written since."""
+        writer, catalogue = self._writer, self._catalogue
+        if writer is None or catalogue is None or writer.head.frontier.size == self._signed_size:
+            return None
+        head, now = writer.head, now_ms()
+
+        def work(connection: object) -> Head:
+            return catalogue.note_head(connection, head, now)  # type: ignore[arg-type]
+
+        await self._keep_signed(head, await self._store.run(work, writes=True))
+        self._signed_size = head.frontier.size
+        self._anchor(head.checkpoint, now)
+        return head.checkpoint
+
+    async def _keep_signed(self, *heads: Head) -> None:
+        """Catalogue last: it tells of the others."""
+        now, catalogue = now_ms(), self._catalogue
+        notes = [(head, head.checkpoint.signed_by([self._signer(head.origin)])) for head in heads]
+
+        def work(connection: object) -> None:
+            for head, note in notes:
+                if catalogue is not None:
+                    catalogue.keep(connection, head, now, note)  # type: ignore[arg-type]
+
+        await self._store.run(work, writes=True)
+        for _, note in notes:
+            self._anchors.checkpoint(note, now)
+        self._meter.audit_signed(now / 1000)
+
+    def _anchor(self, checkpoint: Checkpoint, now: int) -> None:
+        """Once an hour a checkpoint goes into the log itself."""
+        if now - self._anchored_ms >= _ANCHOR_MS:
+            self._anchored_ms = now
+            fields: dict[str, Json] = {"size": checkpoint.size, "root": to_text(checkpoint.root)}
+            self.note("audit.anchor", fields)
+
+    async def _close_log(self, head: Head) -> None:
+        catalogue = self._catalogue
+        if catalogue is None:
+            return
+
+        def work(connection: object) -> Head:
+            return catalogue.close(connection, head, now_ms())  # type: ignore[arg-type]
+
+        await self._keep_signed(head, await self._store.run(work, writes=True))
+
+    def _signer(self, origin: str) -> Signer:
+        return self.people.signer(origin or self.manner.origin)
+
+
+def _found(opened: Opened) -> dict[str, object]:
+    return {
+        "log": opened.head.origin,
+        "resumed": opened.is_resumed,
+        "unknown": opened.unknown,
+        "abandoned": opened.abandoned,
+    }
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,196 @@
+"""Where logs are kept: SQLite or PostgreSQL, with one set of statements.
+
+What is written to a log goes through `gateway.audit.ledger`; this opens the database and reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
+
+from gateway.audit import tables
+from gateway.audit.export import Tombstone
+from gateway.audit.merkle import NodeReader, leaf_hash, tiled
+from gateway.audit.migrations import MIGRATIONS
+from gateway.audit.record import Personal
+from gateway.database import RAISED, Database, failure
+from gateway.database.postgres import Postgres, postgres_url
+from gateway.database.sqlite import Sqlite
+from gateway.errors import Unavailable
+
+FILE = "audit.sqlite3"
+_T = TypeVar("_T")
+
+
+class AuditStoreError(Unavailable):
+    """The store couldn't do it. `detail` is the driver's word for the reason."""
+
+    code = "audit_unavailable"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(f"The audit store failed ({detail}).", retry_after_s=5)
+        self.detail = detail
+
+
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """What a database or its driver raises, as an `AuditStoreError`."""
+    try:
+        yield
+    except RAISED as error:
+        raise AuditStoreError(failure(error)[0]) from error
+
+
+@dataclass(frozen=True, slots=True)
+class LogInfo:
+    """One log of the deployment."""
+
+    id: int
+    origin: str
+    kind: str
+    state: str
+    instance: str
+    size: int
+    opened_ms: int
+    seen_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One record as it is kept: with its body, or only its leaf."""
+
+    seq: int
+    leaf: bytes
+    body: bytes | None
+    personal: Sequence[Personal]
+
+
+def make_store(database_url: str | None, data_dir: Path) -> AuditStore:
+    """PostgreSQL if there is a URL, else a file in `data_dir`. Connects to nothing yet.
+
+    Raises:
+        SettingsError: the URL isn't one of PostgreSQL.
+    """
+    if database_url is None:
+        file = Sqlite(data_dir / FILE, MIGRATIONS, name="audit", is_lasting=True)
+        return AuditStore(file, is_shared=False)
+    return AuditStore(Postgres(postgres_url(database_url), MIGRATIONS), is_shared=True)
+
+
+class AuditStore:
+    """The database of the logs. Every method but `close` may raise `AuditStoreError`.
+
+    `is_shared`: processes on other machines may write to it too.
+    """
+
+    def __init__(self, database: Database, *, is_shared: bool) -> None:
+        self.database = database
+        self.is_shared = is_shared
+
+    async def open(self) -> None:
+        """Makes the tables, or brings them up to date.
+
+        Raises:
+            SettingsError: what is there can't be used.
+        """
+        async with translated():
+            await self.database.prepare()
+
+    async def close(self) -> None:
+        await self.database.close()
+
+    async def run(self, work: Callable[[sa.Connection], _T], *, writes: bool = False) -> _T:
+        """Does `work` in one transaction; see `gateway.database.Database.run`."""
+        async with translated():
+            return await self.database.run(work, writes=writes)
+
+    async def tidy(self) -> None:
+        """Gives freed pages back, a few at a time."""
+        async with translated():
+            await self.database.tidy()
+
+    async def logs(self) -> list[LogInfo]:
+        """Every log, the catalogue among them, in the order of their opening."""
+        return await self.run(all_logs)
+
+    async def records(self, log_id: int, start: int, end: int) -> list[Stored]:
+        """Records from `start` to before `end`, pruned ones too; those of whole blocks that are
+        nothing but a tile are left out."""
+        return await self.run(partial(read_records, log_id=log_id, start=start, end=end))
+
+    async def checkpoints(self, log_id: int) -> list[tuple[int, str]]:
+        """Time and note of each, the oldest first."""
+        return await self.run(partial(read_checkpoints, log_id=log_id))
+
+
+def all_logs(connection: sa.Connection) -> list[LogInfo]:
+    columns = [tables.logs.c[name] for name in LogInfo.__slots__]
+    return [LogInfo(*row) for row in connection.execute(sa.select(*columns).order_by(columns[0]))]
+
+
+def read_records(connection: sa.Connection, log_id: int, start: int, end: int) -> list[Stored]:
+    found: dict[int, Stored] = {}
+    for row in connection.execute(_between(tables.records, log_id, start, end)):
+        found[row.seq] = Stored(row.seq, leaf_hash(row.body), row.body, [])
+    for row in connection.execute(_between(tables.pruned, log_id, start, end)):
+        found.setdefault(row.seq, Stored(row.seq, row.leaf, None, ()))
+    for row in connection.execute(_between(tables.personal, log_id, start, end)):
+        if (record := found.get(row.seq)) is not None and isinstance(record.personal, list):
+            record.personal.append(Personal(row.field, row.value, row.salt))
+    return [found[seq] for seq in sorted(found)]
+
+
+def read_checkpoints(connection: sa.Connection, log_id: int) -> list[tuple[int, str]]:
+    table = tables.checkpoints
+    query = sa.select(table.c.ts, table.c.note).where(table.c.log == log_id)
+    return [(row.ts, row.note) for row in connection.execute(query.order_by(table.c.size))]
+
+
+def read_tiles(connection: sa.Connection, log_id: int) -> Iterator[tuple[int, bytes]]:
+    """Index and hash of every full block of 256 records."""
+    table = tables.tiles
+    query = sa.select(table.c.idx, table.c.hash).where(table.c.log == log_id, table.c.level == 8)
+    return ((row.idx, row.hash) for row in connection.execute(query.order_by(table.c.idx)))
+
+
+def read_tombstones(connection: sa.Connection, log_id: int) -> list[Tombstone]:
+    table = tables.tombstones
+    query = sa.select(table.c.seq, table.c.field, table.c.day).where(table.c.log == log_id)
+    return [Tombstone(*row) for row in connection.execute(query)]
+
+
+def node_reader(connection: sa.Connection, log_id: int) -> NodeReader:
+    """The tree's nodes, for proofs and for a start after a crash."""
+
+    def stored(level: int, start: int, end: int) -> Sequence[bytes]:
+        if level:
+            table = tables.tiles
+            query = sa.select(table.c.hash).where(
+                table.c.log == log_id,
+                table.c.level == level,
+                table.c.idx.between(start, end - 1),
+            )
+            hashes = list(connection.scalars(query.order_by(table.c.idx)))
+        else:
+            hashes = [one.leaf for one in read_records(connection, log_id, start, end)]
+        if len(hashes) != end - start:
+            raise LookupError(level, start, end)
+        return hashes
+
+    return tiled(stored)
+
+
+def keep_checkpoint(connection: sa.Connection, log_id: int, size: int, ts: int, note: str) -> None:
+    values = {"log": log_id, "size": size, "ts": ts, "note": note}
+    connection.execute(sa.insert(tables.checkpoints).values(values))
+
+
+def _between(table: sa.Table, log_id: int, start: int, end: int) -> sa.Select[tuple[object, ...]]:
+    where = (table.c.log == log_id) & table.c.seq.between(start, end - 1)
+    return sa.select(table).where(where).order_by(table.c.seq)

@@ -1,0 +1,153 @@
+"""An audit log for tests: opened as the gateway opens it, and checked by the second verifier."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.audit.anchors import Anchors, Places
+from gateway.audit.canonical import Object, decode
+from gateway.audit.draft import Drafter
+from gateway.audit.dump import lines
+from gateway.audit.fields import Vocabulary
+from gateway.audit.keys import Keys
+from gateway.audit.log import AuditLog, Manner
+from gateway.audit.people import Pseudonymiser
+from gateway.audit.policy import Policy
+from gateway.audit.recorder import Mode, Recorder
+from gateway.audit.store import AuditStore, LogInfo, Stored, make_store
+from gateway.tasks import TaskOwner
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass
+class Figures:
+    """A meter that adds up."""
+
+    classes: dict[str, int] = field(default_factory=dict)
+    lost: int = 0
+    signed: int = 0
+    refused: int = 0
+    suppressed: int = 0
+
+    def audit_committed(self, classes: Mapping[str, int], took_s: float) -> None:
+        for name, count in classes.items():
+            self.classes[name] = self.classes.get(name, 0) + count
+
+    def audit_lost(self, count: int) -> None:
+        self.lost += count
+
+    def audit_signed(self, now_s: float) -> None:
+        self.signed += 1
+
+
+@dataclass
+class Audited:
+    """A log, its recorder, and its figures."""
+
+    recorder: Recorder
+    figures: Figures
+    store: AuditStore
+
+    @property
+    def log(self) -> AuditLog:
+        return self.recorder.log
+
+
+@asynccontextmanager
+async def running_log(
+    folder: Path,
+    database_url: str | None = None,
+    *,
+    mode: Mode = "relay",
+    is_closed: bool = True,
+    **manner: object,
+) -> AsyncIterator[Audited]:
+    """`is_closed` false leaves it as a crash would."""
+    figures, store = Figures(), make_store(database_url, folder)
+    drafter = Drafter(Policy(), Vocabulary(frozenset({"m-large"})))
+    told: dict[str, object] = {"checkpoint_s": 3600, **manner}
+    log = AuditLog(
+        store,
+        drafter,
+        Pseudonymiser(Keys(folder / "audit-keys")),
+        Anchors(Places(prints_checkpoints=False, file=folder / "checkpoints.jsonl")),
+        figures,
+        Manner("gw.example.org", "one", folder, **told),  # type: ignore[arg-type]
+    )
+    tasks = TaskOwner()
+    await log.open()
+    tasks.spawn(log.run(), name="audit")
+
+    def refused() -> None:
+        figures.refused += 1
+
+    def suppressed(count: int) -> None:
+        figures.suppressed += count
+
+    try:
+        yield Audited(Recorder(log, mode, refused, suppressed), figures, store)
+    finally:
+        await tasks.cancel()
+        if is_closed:
+            await log.close()
+        else:
+            await log._tasks.cancel()
+            await log._anchors.close()
+            await store.close()
+
+
+@asynccontextmanager
+async def stored(folder: Path, database_url: str | None = None) -> AsyncIterator[AuditStore]:
+    """The store, as somebody else reads it."""
+    store = make_store(database_url, folder)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def bodies(store: AuditStore, *, catalogue: bool = False) -> list[Object]:
+    """Every body of the gateways' logs, or of the catalogue, in order."""
+    found: list[Stored] = []
+    for log in await store.logs():
+        if (log.kind == "catalogue") == catalogue:
+            found += await store.records(log.id, 0, log.size)
+    return [decode(one.body) for one in found if one.body is not None]
+
+
+async def exported(store: AuditStore, folder: Path) -> list[Path]:
+    """Every log in a file of its own."""
+    keys = Keys(folder / "audit-keys")
+    paths = []
+    for log in await store.logs():
+        verifiers = [signer.verifier for signer in keys.signers(log.origin)]
+        path = folder / f"export-{log.id}.jsonl"
+        path.write_bytes(b"".join([line async for line in lines(store, log, verifiers)]))
+        paths.append(path)
+    return paths
+
+
+def verify(*exports: Path, held: Path | None = None) -> tuple[int, str]:
+    """What scripts/verify_audit.py says: exit code and output."""
+    command = [sys.executable, str(ROOT / "scripts/verify_audit.py"), *map(str, exports)]
+    if held is not None:
+        command += ["--checkpoints", str(held), "--require-anchor"]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return done.returncode, done.stdout + done.stderr
+
+
+async def assert_sound(folder: Path, database_url: str | None = None) -> list[LogInfo]:
+    """The second verifier finds nothing wrong with anything that is stored."""
+    async with stored(folder, database_url) as store:
+        paths = await exported(store, folder)
+        code, output = verify(*paths, held=folder / "checkpoints.jsonl")
+        assert code == 0, output
+        return await store.logs()
