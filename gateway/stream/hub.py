@@ -10,6 +10,7 @@ from typing import Protocol
 
 from gateway.errors import TooManyRequests, Unavailable
 from gateway.sse.dialects.base import Dialect
+from gateway.stream.abandoned import Abandoned
 from gateway.stream.archive import Archive
 from gateway.stream.keeper import Keeper
 from gateway.stream.live import LiveStream, Origin
@@ -100,6 +101,7 @@ class Plan:
     max_duration_s: float
     fingerprint: bytes = b""
     claim: Claim | None = None
+    retry_key: bytes = b""
 
 
 @dataclass(slots=True)
@@ -133,6 +135,7 @@ class Hub:
         self._shelf = Shelf(limits.resume_ttl_s, keeper.is_behind)
         budget.evict = self._shelf.drop_oldest
         self._claims: dict[Claim, StreamId] = {}
+        self._abandoned = Abandoned()
         self._tasks = TaskOwner()
         self._is_draining = False
         self._became_idle = asyncio.Event()
@@ -183,6 +186,7 @@ class Hub:
             on_end=self._ended,
             fingerprint=plan.fingerprint,
             idempotency_key=plan.claim.stored if plan.claim is not None else None,
+            retry_key=plan.retry_key,
             resume_ttl_s=self._limits.resume_ttl_s,
         )
         stream.attach()
@@ -263,6 +267,10 @@ class Hub:
             return None
         return stream
 
+    def take_abandoned(self, retry_key: bytes) -> LiveStream | None:
+        """A stream whose client vanished before its first byte and now asks again."""
+        return self._abandoned.take(retry_key)
+
     def find(self, stream_id: StreamId) -> LiveStream | None:
         """A stream that runs or ended less than the replay window ago."""
         running = self._running.get(stream_id)
@@ -307,8 +315,9 @@ class Hub:
         stream.detach()
         if stream.is_attached:
             return
-        if stream.is_active and stream.grace_s == 0:
+        if stream.is_active and stream.patience_s == 0:
             self.stop(stream, CLIENT_GONE)
+        self._abandoned.put(stream)
         if stream.is_active:
             self._running[stream.id].producer.make_room()
         else:
@@ -334,6 +343,7 @@ class Hub:
             if stream.is_paused:
                 running.producer.make_room()  # what others have given back is no reader's doing
             self._beat(stream, now)
+        self._abandoned.expire(now)
         if self._shelf.expire(now):
             self._claims = {c: sid for c, sid in self._claims.items() if self.find(sid)}
 
@@ -374,8 +384,8 @@ class Hub:
             return DURATION_CAP
         if (
             stream.detached_since is not None
-            and stream.grace_s is not None
-            and now - stream.detached_since >= stream.grace_s
+            and stream.patience_s is not None
+            and now - stream.detached_since >= stream.patience_s
         ):
             return CLIENT_GONE
         is_alone = stream.detached_since is not None and not stream.is_attached

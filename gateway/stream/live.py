@@ -21,6 +21,9 @@ from gateway.stream.wire import Wire
 if TYPE_CHECKING:
     from gateway.stream.reader import Reader
 
+#: The official SDKs wait for half a second before they first ask again, then 1, 2 and 4 s.
+RETRY_GRACE_S = 5.0
+
 
 class Follower(Protocol):
     """Takes an answer's bytes in the step in which they arrive."""
@@ -103,6 +106,8 @@ class LiveStream:
         grace_s: How long it goes on when the last reader has gone; 0 ends it at once, None lets
             it finish.
         max_duration_s: The duration cap; 0 is none.
+        retry_key: What a client that vanishes before its first byte would ask again with; empty
+            if it wouldn't. See `gateway.stream.abandoned`.
         on_end: Called once, when it has ended.
     """
 
@@ -118,6 +123,7 @@ class LiveStream:
         on_end: Callable[[LiveStream], None],
         fingerprint: bytes = b"",
         idempotency_key: str | None = None,
+        retry_key: bytes = b"",
         resume_ttl_s: float = 600,
     ) -> None:
         self.id = stream_id
@@ -128,6 +134,7 @@ class LiveStream:
         self.max_duration_s = max_duration_s
         self.fingerprint = fingerprint
         self.idempotency_key = idempotency_key
+        self.retry_key = retry_key
         self.resume_ttl_s = resume_ttl_s
         self.ending: Ending | None = None
         self.ended_at: float | None = None
@@ -192,6 +199,13 @@ class LiveStream:
     def awaits_reader(self) -> bool:
         """Whether its first reader has announced itself but doesn't read yet."""
         return self.is_attached and not self.was_read
+
+    @property
+    def patience_s(self) -> float | None:
+        """How long it goes on without a reader; None lets it finish."""
+        if self.grace_s is None or self.was_read or not self.retry_key:
+            return self.grace_s
+        return max(self.grace_s, RETRY_GRACE_S)
 
     @property
     def lead_cursor(self) -> int:

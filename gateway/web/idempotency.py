@@ -6,18 +6,29 @@ attached instead of refused: the SDKs would retry a 409 anyway, and this costs n
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from gateway.errors import BadRequest, UpstreamError
 from gateway.stream.hub import Claim, Plan
 from gateway.stream.live import LiveStream
-from gateway.web.resume import attach, read_cursor, resume_question
+from gateway.web.resume import attach, count_resume, read_cursor, resume_question
 from gateway.web.services import IDENTITY, SERVICES
-from gateway.web.streaming import Declined, Manner, await_opening, stream_to_client
+from gateway.web.streaming import (
+    Declined,
+    Manner,
+    await_opening,
+    serve_from_start,
+    stream_to_client,
+)
 
 _MAX_KEY_CHARS = 255
+_REPLAYED = {"Idempotent-Replayed": "true"}
+_RETRY_COUNT = "X-Stainless-Retry-Count"
+_ON_DISCONNECT = "X-Stream-On-Disconnect"
+_CREDENTIALS = (hdrs.AUTHORIZATION, "X-Api-Key")
 
 
 async def begin_or_attach(
@@ -32,12 +43,45 @@ async def begin_or_attach(
     if cursor is not None:
         return await resume_question(request, cursor, plan.fingerprint, manner)
     claim = _read_claim(request)
+    plan = replace(plan, retry_key=_retry_key(request, plan))
     if claim is None:
-        return await stream_to_client(request, plan, manner, declined)
+        return await _begin_or_take_over(request, plan, manner, declined)
     repeated = await _find_repeated(request, claim, plan.fingerprint)
     if repeated is not None:
         return await _replay(request, repeated, manner)
     return await stream_to_client(request, replace(plan, claim=claim), manner, declined)
+
+
+async def _begin_or_take_over(
+    request: web.Request, plan: Plan, manner: Manner, declined: Declined
+) -> web.StreamResponse:
+    """A new stream, unless an SDK asks again for the one that it has abandoned."""
+    hub = request.app[SERVICES].hub
+    stream = hub.take_abandoned(plan.retry_key) if _retry_count(request) else None
+    if stream is None:
+        return await stream_to_client(request, plan, manner, declined)
+    hub.attach(stream)
+    count_resume(request, "replayed")
+    return await serve_from_start(request, stream, manner, declined, _REPLAYED)
+
+
+def _retry_count(request: web.Request) -> int | None:
+    """How often an SDK has asked this before; None if it is none of those that tell."""
+    value = request.headers.get(_RETRY_COUNT, "")
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
+
+
+def _retry_key(request: web.Request, plan: Plan) -> bytes:
+    """The same for the same question of the same client; empty if the client won't ask again.
+
+    The credential counts too: where the backend checks it, the owner is but an address.
+    """
+    is_cancelled = _ON_DISCONNECT in request.headers and plan.grace_s == 0
+    if _retry_count(request) is None or is_cancelled:
+        return b""
+    credentials = [request.headers.get(name, "") for name in _CREDENTIALS]
+    asked = repr((plan.origin.owner, *credentials)).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(plan.fingerprint + asked).digest()
 
 
 def _read_claim(request: web.Request) -> Claim | None:
@@ -88,6 +132,6 @@ async def _replay(request: web.Request, stream: LiveStream, manner: Manner) -> w
             raise opening.error
         if opening.declined is not None:
             raise UpstreamError("The backend refused.", status=opening.declined.status)
-        return await attach(request, stream, 0, manner, {"Idempotent-Replayed": "true"})
+        return await attach(request, stream, 0, manner, _REPLAYED)
     finally:
         services.hub.leave(stream)

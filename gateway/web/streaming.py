@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -67,9 +67,24 @@ async def stream_to_client(
     """
     services = request.app[SERVICES]
     lease = services.leases.acquire(request[IDENTITY].owner)
-    stream = services.hub.start(plan, lease)
+    return await serve_from_start(request, services.hub.start(plan, lease), manner, declined)
+
+
+async def serve_from_start(
+    request: web.Request,
+    stream: LiveStream,
+    manner: Manner,
+    declined: Declined,
+    marks: Mapping[str, str] | None = None,
+) -> web.StreamResponse:
+    """Relays an attached stream that nobody has read, and leaves it; see `stream_to_client`.
+
+    `marks` are headers that go with the stream's own.
+    """
+    services = request.app[SERVICES]
+    delay_s = services.settings.commit_delay_ms / 1000
     try:
-        opening = await await_opening(stream, services.settings.commit_delay_ms / 1000)
+        opening = await await_opening(stream, max(0.0, delay_s - stream.duration_s))
         if opening.error is not None and not stream.is_committed:
             raise opening.error
         if opening.declined is not None:
@@ -78,6 +93,7 @@ async def stream_to_client(
             # What a client has heard of can be read after a crash.
             await asyncio.wait({stream.kept}, timeout=_STORE_WAIT_S)
         passed = Headers() if stream.is_typed else returned_with_stream(opening.headers)
+        passed.update(marks or {})
         return await relay_stream(request, stream, manner, passed=passed)
     finally:
         services.hub.leave(stream)
