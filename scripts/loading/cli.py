@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from scripts.loading import options as opts
 from scripts.loading import process
@@ -22,6 +23,7 @@ from scripts.loading.start import NotInstalled
 from scripts.loading.tables import comparison_tables, result_tables, show
 from scripts.loading.tally import Tally
 
+_told_to_end: list[int] = []
 _SHOWN = ("cpu_us_per_event", "events_per_s", "streams_per_s", "kib_per_stream", "gone_p99_ms")
 
 
@@ -31,7 +33,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     SIGTERM and SIGINT end what was started, too: 130.
     """
     options = opts.parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _end)
     try:
         return _compare(options) if options.command == "compare" else _run(options)
     except (opts.BadOptions, NotInstalled, PeerFailed) as error:
@@ -39,6 +41,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    _told_to_end.append(number)
+    signal.raise_signal(signal.SIGINT)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -82,6 +89,8 @@ def _compare(options: argparse.Namespace) -> int:
             done += 1
             tell(done / total, f"{made.scenario} {made.peer}")
             print(_line(made), flush=True)
+            if _told_to_end:  # what was being measured may have taken the interruption for its own
+                raise KeyboardInterrupt
 
         with asyncio.Runner(loop_factory=process.loop_factory()) as runner:
             made = runner.run(compare(plan, heard))
