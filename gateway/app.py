@@ -14,6 +14,8 @@ import aiohttp
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
+from gateway.audit.assembly import make_recorder
+from gateway.audit.recorder import Recorder
 from gateway.backoff import Backoff
 from gateway.errors import SettingsError, UpstreamError
 from gateway.flags import Flags
@@ -47,6 +49,7 @@ from gateway.upstream.retry import Retrying
 from gateway.web import conversations, graphql, health, links, pages, streams
 from gateway.web.chat import chat_stream
 from gateway.web.middleware.access import access
+from gateway.web.middleware.audit import audit, hold_response
 from gateway.web.middleware.auth import authentication
 from gateway.web.middleware.cors import cors, put_cors_headers
 from gateway.web.middleware.errors import errors
@@ -102,10 +105,22 @@ def make_app(settings: Settings) -> web.Application:
         raise SettingsError("UPSTREAM_URL: there must be a backend to stand in front of")
     services = _make_services(settings, settings.upstream_url)
     app = web.Application(
-        middlewares=[presence, trace, access, errors, framing, cors, authentication, rate_limit]
+        middlewares=[
+            presence,
+            trace,
+            access,
+            audit,
+            errors,
+            framing,
+            cors,
+            authentication,
+            rate_limit,
+        ]
     )
     app[SERVICES] = services
-    app.on_response_prepare.extend([put_trace_headers, put_rate_headers, put_cors_headers])
+    app.on_response_prepare.extend(
+        [hold_response, put_trace_headers, put_rate_headers, put_cors_headers]
+    )
     app.cleanup_ctx.append(_run_services)
     _add_routes(app, settings)
     return app
@@ -210,7 +225,18 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
         observer=observer,
         stalls=StallWatch(settings.write_stall_seconds),
         presence=PresenceWatch(),
+        recorder=_make_recorder(settings, metrics),
     )
+
+
+def _make_recorder(settings: Settings, metrics: Metrics) -> Recorder | None:
+    """
+    Raises:
+        SettingsError: the log can't be kept as the settings say.
+    """
+    if settings.audit_mode == "off":
+        return None
+    return make_recorder(settings, metrics, instance_name(settings.data_dir))
 
 
 def _make_store(settings: Settings) -> SessionStore:
@@ -310,10 +336,14 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
     upkeep = _make_upkeep(services)
     async with DirectoryClaim(services.settings.data_dir):
         try:
+            if services.recorder is not None:
+                await services.recorder.log.open()
             is_open = await upkeep.open()
             async with _all_running(services, upkeep.run(is_open=is_open)):
                 yield
         finally:
+            if services.recorder is not None:
+                await services.recorder.log.close()
             await services.store.close()
 
 
@@ -324,6 +354,8 @@ async def _all_running(
     tasks = TaskOwner()
     tasks.spawn(_tick(services), name="ticker")
     tasks.spawn(upkeep, name="store")
+    if services.recorder is not None:
+        tasks.spawn(services.recorder.log.run(), name="audit")
     await services.upstream.start()
     services.keeper.start()
     yield
@@ -346,6 +378,9 @@ async def _tick(services: Services) -> None:
         services.presence.tick()
         services.counts.sweep()
         services.conversations.tick()
+        if services.recorder is not None:
+            services.recorder.tick()
+            services.metrics.audit_queue.set(services.recorder.log.depth)
 
 
 def _make_upkeep(services: Services) -> Upkeep:

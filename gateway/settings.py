@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -23,6 +24,7 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     SecretStr,
     ValidationError,
@@ -35,6 +37,7 @@ from gateway.errors import SettingsError
 #: A name that begins like this and isn't a setting is a typing error, not somebody else's variable.
 OUR_PREFIXES = (
     "API_KEYS_",
+    "AUDIT_",
     "BACKPRESSURE_",
     "BUFFER_TOTAL_",
     "CHAT_STREAM_",
@@ -102,6 +105,12 @@ def _check_rate(value: str) -> str:
         except ValueError:
             raise ValueError("must look like 20/minute or 1000/hour, or be 0") from None
     return "" if value == "0" else value
+
+
+def _check_audit_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,79}", value):
+        raise ValueError("must be 1 to 80 letters, digits and ._/-")
+    return value
 
 
 Url = Annotated[str, AfterValidator(_check_url)]
@@ -329,6 +338,66 @@ class Settings(BaseSettings):
     stream_error_enable_metrics: bool = Field(True, description="Whether retries are counted.")
     stream_error_enable_logging: bool = Field(
         True, description="Whether each failed try at the backend or the store gets a log line."
+    )
+
+    # The audit log
+    audit_mode: Literal["off", "async", "relay", "dispatch", "end"] = Field(
+        "relay",
+        description="What waits for a record: nothing (`async`), the answer (`relay`), the backend "
+        "too (`dispatch`), the last event too (`end`).",
+    )
+    audit_retention_days: PositiveFloat = Field(
+        90, description="How long records of questions, logins and violations are kept."
+    )
+    audit_ip_retention_days: PositiveFloat = Field(
+        30, description="How long an address is kept in a record, at most as long as the record."
+    )
+    audit_preset: Literal["gdpr-min", "cnil", "pci", "ai-act-high-risk"] | None = Field(
+        None, description="Retention by a named set of rules, in place of the two before."
+    )
+    audit_truncate_ip: bool = Field(
+        False, description="Keep the network of an address only, /24 or /48."
+    )
+    audit_query_email: bool = Field(
+        False, description="Keep the e-mail of an authenticated user with each question too."
+    )
+    audit_query_scope: Literal["subject", "tenant"] = Field(
+        "subject", description="Whether equal questions look equal for one person, or for all."
+    )
+    audit_models: Names = Field(
+        (), description="Names of models that records may hold; any other is `other`."
+    )
+    audit_proxied: bool = Field(
+        False, description="Record requests for all other paths of the backend too."
+    )
+    audit_origin: Annotated[str, AfterValidator(_check_audit_name)] = Field(
+        "sluice", description="What the names of this deployment's logs begin with."
+    )
+    audit_keys_dir: Path | None = Field(
+        None, description="Where the log's keys are; by default `audit-keys` in `DATA_DIR`."
+    )
+    audit_key_encryption_key: SecretStr | None = Field(
+        None,
+        description="Keys, 32 bytes each in base64 or hex, that encrypt the log's keys; the first "
+        "encrypts, all decrypt.",
+    )
+    audit_checkpoint_seconds: PositiveFloat = Field(60, description="How often the log is signed.")
+    audit_checkpoint_file: Path | None = Field(
+        None, description="A file that gets a line for each checkpoint; keep it elsewhere."
+    )
+    audit_checkpoint_command: str | None = Field(
+        None, description="A command that gets each checkpoint on its standard input."
+    )
+    audit_lines: Literal["off", "checkpoints", "records"] = Field(
+        "checkpoints",
+        description="JSON lines on standard output, without personal data, for a log shipper.",
+    )
+    audit_commit_seconds: PositiveFloat = Field(
+        2, description="How long a request waits for its record before it gets 503."
+    )
+    audit_ballast_bytes: NonNegativeInt = Field(
+        64 * 1024 * 1024,
+        description="A file that is given up when the disk is full, so that the log can say so.",
     )
 
     # The process

@@ -60,6 +60,10 @@ async def running_gateway(upstream_url: str, **settings: object) -> AsyncIterato
         # A test that isn't about retries wants the first answer, and the store again soon.
         "stream_error_max_retries": 0,
         "stream_error_max_delay_ms": 1000,
+        # Tests of the audit log switch it on.
+        "audit_mode": "off",
+        "audit_ballast_bytes": 0,
+        "audit_lines": "off",
     }
     with TemporaryDirectory() as data_dir:
         values.setdefault("data_dir", data_dir)
@@ -92,6 +96,7 @@ def gateway_environment(
         "PORT": str(port),
         "DATA_DIR": str(data_dir),
         "LOG_LEVEL": "error",
+        "AUDIT_MODE": "off",
         **({"DATABASE_URL": database_url} if database_url else {}),
     }
 

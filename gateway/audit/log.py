@@ -18,6 +18,7 @@ from typing import Protocol
 
 import gateway.audit.catalogue as catalogues
 from gateway.audit.anchors import Anchors
+from gateway.audit.bundle import Receipt
 from gateway.audit.canonical import Json, to_text
 from gateway.audit.catalogue import Catalogue, Opened
 from gateway.audit.checkpoint import Checkpoint
@@ -180,6 +181,15 @@ class AuditLog:
             return self._writer.withdraw(entry)
         entry.is_withdrawn = True
         return True
+
+    def kept(self, end: Entry, done: asyncio.Future[Receipt]) -> asyncio.Future[None]:
+        """Done once this end is durable: in the store, or in the spool if that takes too long."""
+        return self._tasks.spawn(self._keep_end(end, done), name="audit end")
+
+    async def _keep_end(self, end: Entry, done: asyncio.Future[Receipt]) -> None:
+        await asyncio.wait({done}, timeout=0 if self.is_away else self.manner.patience_s)
+        if not done.done():
+            await self._keep_ends([end])
 
     def note(self, type_: str, fields: Mapping[str, Json]) -> None:
         """Records an event of the log itself."""

@@ -70,14 +70,23 @@ class Asked:
 class Ticket:
     """A request on record, from its beginning to its end."""
 
-    __slots__ = ("_entry", "_has_ended", "_recorder", "_rid", "_stream")
+    __slots__ = (
+        "_entry",
+        "_has_ended",
+        "_is_refused",
+        "_recorder",
+        "_rid",
+        "_stream",
+        "is_handed_over",
+    )
 
     def __init__(self, recorder: Recorder, entry: Entry, stream: str | None) -> None:
         self._recorder = recorder
         self._entry = entry
         self._rid = entry.rid
         self._stream = stream
-        self._has_ended = False
+        self._has_ended = self._is_refused = False
+        self.is_handed_over = False  #: somebody else than who began it will end it
 
     @property
     def receipt(self) -> Receipt | None:
@@ -91,19 +100,18 @@ class Ticket:
         Raises:
             Unavailable: `audit_unavailable`.
         """
-        done = self._entry.done
-        if done is None or done.done():
+        done, log = self._entry.done, self._recorder.log
+        if done is None or (done.done() and not self._is_refused):
             return
-        log = self._recorder.log
-        if not log.is_away:
+        if not log.is_away and not self._is_refused:
             await asyncio.wait({done}, timeout=log.manner.patience_s)
-        if not done.done():
-            self.refuse()
+        if not done.done() or self._is_refused:
             raise unavailable()
 
     def refuse(self) -> None:
         """The request is refused, since nobody could record it. Counted, once."""
         if not self._has_ended:
+            self._is_refused = True
             self._recorder.refused(self._entry)
             if self._recorder.log.withdraw(self._entry):
                 self._has_ended = True
@@ -163,6 +171,19 @@ class Recorder:
     def is_strict(self) -> bool:
         """Whether nothing is answered unrecorded."""
         return self.mode != "async"
+
+    @property
+    def holds_dispatch(self) -> bool:
+        """Whether the backend isn't asked before the record is durable."""
+        return self.mode in ("dispatch", "end")
+
+    def held(self, ending: Ending) -> asyncio.Future[None] | None:
+        """With the mode `end`, what the last bytes wait for: the record of the end, in the store or
+        after the time for a commit beside it."""
+        done = ending.done
+        if done is None or ending.entry is None:
+            return None
+        return self.log.kept(ending.entry, done)
 
     def begin(self, asked: Asked) -> Ticket:
         """Records that somebody asks. What must wait for it awaits the ticket.

@@ -13,7 +13,7 @@ from gateway.sse.dialects.base import Dialect
 from gateway.stream.abandoned import Abandoned
 from gateway.stream.archive import Archive
 from gateway.stream.keeper import Keeper
-from gateway.stream.live import LiveStream, Origin
+from gateway.stream.live import LiveStream, Origin, Recording
 from gateway.stream.log import EventLog, LogBudget
 from gateway.stream.model import (
     CLIENT_GONE,
@@ -102,6 +102,8 @@ class Plan:
     fingerprint: bytes = b""
     claim: Claim | None = None
     retry_key: bytes = b""
+    stream_id: StreamId | None = None  #: a new one, if its maker had to know it before
+    recording: Recording | None = None
 
 
 @dataclass(slots=True)
@@ -169,7 +171,7 @@ class Hub:
         except Unavailable:
             lease.release()
             raise
-        stream_id = new_stream_id()
+        stream_id = plan.stream_id or new_stream_id()
         log = EventLog(
             stream_id,
             max_bytes=self._limits.log_max_bytes,
@@ -188,6 +190,7 @@ class Hub:
             idempotency_key=plan.claim.stored if plan.claim is not None else None,
             retry_key=plan.retry_key,
             resume_ttl_s=self._limits.resume_ttl_s,
+            recording=plan.recording,
         )
         stream.attach()
         producer = Producer(stream, plan.ask, plan.dialect, self._limits.bounds)
@@ -320,7 +323,7 @@ class Hub:
         self._abandoned.put(stream)
         if stream.is_active:
             self._running[stream.id].producer.make_room()
-        else:
+        elif stream.log.is_closed:
             _trim_ended(stream)
             self._shelf.settle(stream)
 

@@ -76,6 +76,22 @@ class Answer(Body, Protocol):
         ...
 
 
+class Recording(Protocol):
+    """A stream's place in the audit log."""
+
+    async def durable(self) -> None:
+        """Returns once the beginning is on record.
+
+        Raises:
+            Unavailable: it can't be recorded, so nothing of the stream may be shown.
+        """
+        ...
+
+    def stream_ended(self, stream: LiveStream) -> asyncio.Future[None] | None:
+        """Records the end; what the last event has to wait for, if for anything."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Opening:
     """How the backend took the request.
@@ -125,6 +141,7 @@ class LiveStream:
         idempotency_key: str | None = None,
         retry_key: bytes = b"",
         resume_ttl_s: float = 600,
+        recording: Recording | None = None,
     ) -> None:
         self.id = stream_id
         self.origin = origin
@@ -136,6 +153,8 @@ class LiveStream:
         self.idempotency_key = idempotency_key
         self.retry_key = retry_key
         self.resume_ttl_s = resume_ttl_s
+        self.recording = recording
+        self.is_unrecorded = False
         self.ending: Ending | None = None
         self.ended_at: float | None = None
         self.readers: set[Reader] = set()
@@ -172,8 +191,9 @@ class LiveStream:
 
     @property
     def failed_unheard(self) -> bool:
-        """Whether it failed before the backend said anything, so that asking again is free."""
-        return self.first_event is None and self.ending is not None and self.ending.is_error
+        """Whether it failed before the client was told anything, so that it may ask again."""
+        is_unheard = self.first_event is None or self.is_unrecorded
+        return is_unheard and self.ending is not None and self.ending.is_error
 
     @property
     def is_attached(self) -> bool:
@@ -305,13 +325,20 @@ class LiveStream:
         self.ending = ending
         self.ended = time.monotonic()
         self.ended_at = time.time()
+        held = self.recording.stream_ended(self) if self.recording is not None else None
+        if held is None:
+            self._finish(ending)
+        else:
+            held.add_done_callback(lambda _: self._finish(ending))
+        return True
+
+    def _finish(self, ending: Ending) -> None:
         recent = self.log.events()
         for last in self.wire.finish(ending, self.duration_s, recent):
             self.log.append(last)
         self.log.close()
         self.open(Opening(error=_error_of(ending) if ending.is_error else None))
         self._on_end(self)
-        return True
 
 
 def _error_of(ending: Ending) -> UpstreamError:

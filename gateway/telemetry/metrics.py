@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _FIRST_TOKEN_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -58,6 +60,63 @@ class Metrics:
             ["operation", "outcome"],
             registry=registry,
         )
+
+        self._audit_seconds = Histogram(
+            "sluice_audit_commit_seconds",
+            "What a transaction of the audit log took.",
+            buckets=_STORE_BUCKETS,
+            registry=registry,
+        )
+        self._audit_records = Counter(
+            "sluice_audit_records", "Records that were stored.", ["class"], registry=registry
+        )
+        self.audit_queue = Gauge(
+            "sluice_audit_queue", "Records that wait to be stored.", registry=registry
+        )
+        self._audit_refused = Counter(
+            "sluice_audit_refused",
+            "Requests refused because they couldn't be recorded.",
+            registry=registry,
+        )
+        self._audit_lost = Counter(
+            "sluice_audit_lost", "Records lost while the store was away.", registry=registry
+        )
+        self._audit_suppressed = Counter(
+            "sluice_audit_suppressed",
+            "Violations that a flood left without a record of their own.",
+            registry=registry,
+        )
+        self._audit_fields = Counter(
+            "sluice_audit_fields_refused",
+            "Fields left out of a record, since its event may not hold them.",
+            registry=registry,
+        )
+        self._audit_signed = Gauge(
+            "sluice_audit_signed_timestamp_seconds",
+            "When the audit log was signed last.",
+            registry=registry,
+        )
+
+    def audit_committed(self, classes: Mapping[str, int], took_s: float) -> None:
+        """Records by their class are stored."""
+        self._audit_seconds.observe(took_s)
+        for name, count in classes.items():
+            self._audit_records.labels(name).inc(count)
+
+    def audit_refused(self) -> None:
+        self._audit_refused.inc()
+
+    def audit_lost(self, count: int) -> None:
+        self._audit_lost.inc(count)
+
+    def audit_suppressed(self, count: int) -> None:
+        self._audit_suppressed.inc(count)
+
+    def audit_field_refused(self, event: str, field: str) -> None:
+        self._audit_fields.inc()
+
+    def audit_signed(self, now_s: float) -> None:
+        self._audit_signed.set(now_s)
 
     def note_store(self, operation: str, took_s: float) -> None:
         """An operation of the store has ended, well or not."""

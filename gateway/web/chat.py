@@ -18,6 +18,7 @@ from gateway.stream.model import StreamId
 from gateway.stream.wire import TypedWire
 from gateway.upstream.client import UpstreamRequest
 from gateway.upstream.headers import Headers
+from gateway.web.audited import QUESTION, Question
 from gateway.web.forward import asking, credentialed, traced
 from gateway.web.idempotency import begin_or_attach
 from gateway.web.question import read_question
@@ -42,6 +43,13 @@ async def chat_stream(request: web.Request) -> web.StreamResponse:
     key = rollout_key(request[IDENTITY], user_id, prompt.user_email)
     if not request.app[SERVICES].flags.streaming_enabled(key):
         raise _disabled()
+    request[QUESTION] = Question(
+        "chat",
+        prompt.query,
+        prompt.conversation_id,
+        request.app[SERVICES].settings.upstream_model,
+        prompt.user_email,
+    )
     plan = _plan(request, prompt, asked, manner.grace_s)
     return await begin_or_attach(request, plan, manner, _refused)
 

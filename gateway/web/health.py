@@ -49,6 +49,7 @@ async def health(request: web.Request) -> web.StreamResponse:
             "remembered": len(services.faults),
             "latest": [_told(fault) for fault in services.faults.latest(_LATEST)],
         },
+        "audit": _audit(services),
         "conversations": asdict(services.conversations.counts()),
         "buffers": {
             "used_bytes": services.hub.buffered_bytes,
@@ -63,10 +64,25 @@ def _told(fault: Fault) -> dict[str, object]:
     return {**asdict(fault), "at": at.isoformat(timespec="milliseconds")}
 
 
+def _audit(services: Services) -> dict[str, object]:
+    recorder = services.recorder
+    if recorder is None:
+        return {"mode": "off", "away": False, "waiting": 0, "log": None, "size": 0}
+    log = recorder.log
+    return {
+        "mode": recorder.mode,
+        "away": log.is_away,
+        "waiting": log.depth,
+        "log": log.origin,
+        "size": log.size,
+    }
+
+
 def _status(services: Services) -> str:
     if services.hub.is_draining:
         return "draining"
-    return "degraded" if services.keeper.is_degraded else "ok"
+    is_unrecorded = services.recorder is not None and services.recorder.log.is_away
+    return "degraded" if services.keeper.is_degraded or is_unrecorded else "ok"
 
 
 async def metrics(request: web.Request) -> web.StreamResponse:

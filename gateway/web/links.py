@@ -11,6 +11,7 @@ from gateway.errors import BadRequest, NotFound
 from gateway.stream.live import LiveStream
 from gateway.stream.model import StreamId
 from gateway.tokens.links import SCOPES, Scope
+from gateway.web.audited import hold_for, note_link
 from gateway.web.body import is_json, parse_json_object, read_body
 from gateway.web.response import json_response
 from gateway.web.resume import find_owned
@@ -39,6 +40,7 @@ async def make_link(request: web.Request) -> web.StreamResponse:
     trace_id = request[TRACE].trace_id
     fields = {"trace_id": trace_id, "stream_id": found.id, "scope": scope, "seconds": ttl_s}
     logger.info("link.made", extra=fields)
+    note_link(request)
     answer = {
         "url": f"{STREAMS_PATH}/{found.id}?{LINK}={token}",
         "expires_at": datetime.fromtimestamp(expires_at, UTC).isoformat(),
@@ -62,6 +64,7 @@ async def find_permitted(request: web.Request, stream_id: str, scope: Scope) -> 
     stream = await services.hub.recall(StreamId(stream_id))
     if stream is None:
         raise NotFound("There is no such stream.", code="stream_not_found")
+    hold_for(request, stream)
     return stream
 
 

@@ -18,10 +18,12 @@ from gateway.stream.live import Origin
 from gateway.stream.model import StreamId
 from gateway.stream.wire import ProviderWire
 from gateway.upstream.client import UpstreamRequest
+from gateway.web.audited import QUESTION, Question, begin
 from gateway.web.body import is_json, parse_json_object, read_body
 from gateway.web.forward import asking
 from gateway.web.idempotency import begin_or_attach
 from gateway.web.proxy import proxied_headers, relay_answer, relay_request, send_to_backend
+from gateway.web.question_text import question_of
 from gateway.web.responses import answer_response_call
 from gateway.web.resume import fingerprint
 from gateway.web.routes import is_generation
@@ -39,7 +41,12 @@ async def provider(request: web.Request) -> web.StreamResponse:
     if dialect is None or not is_generation(request) or not is_json(request):
         return await relay_request(request)
     body = await read_body(request, services.settings.request_max_bytes)
-    if not _asks_for_stream(parse_json_object(body)):
+    asked = parse_json_object(body)
+    request[QUESTION] = Question(
+        request.path, question_of(asked, body), model=_text(asked.get("model"))
+    )
+    if not _asks_for_stream(asked):
+        await begin(request)
         return await send_to_backend(request, _upstream_request(request, body))
     manner = read_manner(request, default_grace_s=0)
     plan = _plan(request, dialect, body, manner.grace_s)
@@ -75,6 +82,10 @@ def _is_enabled(request: web.Request) -> bool:
 
 def _asks_for_stream(body: Mapping[str, object]) -> bool:
     return body.get("stream") is True
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _wants_ids(headers: Mapping[str, str]) -> bool:

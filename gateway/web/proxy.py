@@ -10,6 +10,7 @@ from gateway.errors import BadRequest, UpstreamError
 from gateway.stream.live import Body
 from gateway.upstream.client import UpstreamRequest
 from gateway.upstream.headers import Headers, forwarded, returned
+from gateway.web.audited import begin_proxied, note_outcome
 from gateway.web.body import body_chunks
 from gateway.web.forward import credentialed, traced
 from gateway.web.middleware.limits import count
@@ -25,6 +26,7 @@ async def relay_request(request: web.Request) -> web.StreamResponse:
         UpstreamError: the backend can't be reached.
         BadRequest: `body_incomplete`, the client's own body broke off.
     """
+    await begin_proxied(request)
     upstream_request = UpstreamRequest(request.method, request.raw_path, proxied_headers(request))
     if not request.can_read_body:
         return await send_to_backend(request, upstream_request)
@@ -100,6 +102,7 @@ def _note_failure(request: web.Request, error: UpstreamError) -> None:
     services = request.app[SERVICES]
     services.metrics.upstream_errors.labels(error.code).inc()
     services.faults.request_failed(request[TRACE].trace_id, error.code)
+    note_outcome(request, error.code)
 
 
 def proxied_headers(request: web.Request) -> Headers:

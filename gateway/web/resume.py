@@ -12,6 +12,7 @@ from gateway.stream.cursor import Cursor
 from gateway.stream.live import LiveStream
 from gateway.stream.model import StreamId
 from gateway.upstream.headers import Headers
+from gateway.web.audited import hold_for, note_resume, note_violation
 from gateway.web.services import IDENTITY, SERVICES
 from gateway.web.streaming import Manner, relay_stream
 
@@ -46,15 +47,22 @@ async def find_owned(request: web.Request, stream_id: str) -> LiveStream:
     """
     services = request.app[SERVICES]
     stream = await services.hub.recall(StreamId(stream_id))
-    if stream is None or not may_read(request, stream):
+    if stream is not None and not may_read(request, stream):
+        note_violation(request, "security.forbidden", "not_owner", 404)
+        stream = None
+    if stream is None:
         raise NotFound("There is no such stream.", code="stream_not_found")
+    hold_for(request, stream)
     return stream
 
 
 async def owned_streams(request: web.Request, conversation_id: str) -> list[LiveStream]:
     """The client's streams of one conversation that can be read, oldest first."""
     found = await request.app[SERVICES].hub.recall_conversation(conversation_id)
-    return [stream for stream in found if may_read(request, stream)]
+    mine = [stream for stream in found if may_read(request, stream)]
+    for stream in mine:
+        hold_for(request, stream)
+    return mine
 
 
 async def resume_question(
@@ -119,6 +127,7 @@ async def attach(
     hub = request.app[SERVICES].hub
     hub.attach(stream)
     count_resume(request, result)
+    note_resume(request, stream, seq)
     try:
         passed = Headers(headers or {})
         return await relay_stream(request, stream, manner, seq=seq, first=first, passed=passed)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from gateway.audit.recorder import Recorder
 from gateway.flags import Flags
 from gateway.identity import Identity
 from gateway.limit.concurrency import OwnerLeases
@@ -48,6 +49,7 @@ class Services:
     observer: StreamObserver
     stalls: StallWatch
     presence: PresenceWatch
+    recorder: Recorder | None  #: none with `AUDIT_MODE=off`
 
 
 SERVICES = web.AppKey("services", Services)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, Unavailable
 from gateway.settings import Settings
 from gateway.stream.hub import Plan
 from gateway.stream.live import Answer, LiveStream, Opening
 from gateway.upstream.headers import Headers, returned_with_stream
+from gateway.web.audited import hand_over, hold_for, recorded, stop_unrecorded
 from gateway.web.compression import choose_encoder
 from gateway.web.outlet import Outlet
 from gateway.web.response import EventStreamResponse
@@ -66,8 +67,11 @@ async def stream_to_client(
         GatewayError: there is no room for the stream, or the backend failed before the 200.
     """
     services = request.app[SERVICES]
+    plan = recorded(request, plan)
     lease = services.leases.acquire(request[IDENTITY].owner)
-    return await serve_from_start(request, services.hub.start(plan, lease), manner, declined)
+    stream = services.hub.start(plan, lease)
+    hand_over(request)
+    return await serve_from_start(request, stream, manner, declined)
 
 
 async def serve_from_start(
@@ -95,6 +99,9 @@ async def serve_from_start(
         passed = Headers() if stream.is_typed else returned_with_stream(opening.headers)
         passed.update(marks or {})
         return await relay_stream(request, stream, manner, passed=passed)
+    except Unavailable as error:
+        stop_unrecorded(request, stream, error)
+        raise
     finally:
         services.hub.leave(stream)
 
@@ -126,6 +133,7 @@ async def relay_stream(
     `passed` are the backend's headers that ride along.
     """
     services = request.app[SERVICES]
+    hold_for(request, stream)
     if request.transport is None:
         raise ConnectionResetError("the client has gone")
     headers = _stream_headers(stream, services.settings, passed or Headers())

@@ -11,6 +11,7 @@ from gateway.errors import BadRequest, GatewayError, NotFound
 from gateway.sse.event import Usage
 from gateway.stream.live import LiveStream
 from gateway.stream.model import Ending, user_ending
+from gateway.web.audited import note_stop
 from gateway.web.body import is_json, parse_json_object, read_body
 from gateway.web.links import find_permitted
 from gateway.web.response import json_response
@@ -149,7 +150,8 @@ async def _find_to_stop(request: web.Request, body: dict[str, object]) -> LiveSt
 
 
 def _stop(request: web.Request, stream: LiveStream, ending: Ending) -> None:
-    request.app[SERVICES].hub.stop(stream, ending)
+    if request.app[SERVICES].hub.stop(stream, ending):
+        note_stop(request, stream)
 
 
 def _stop_answer(stream: LiveStream | None, error: GatewayError | None) -> web.Response:

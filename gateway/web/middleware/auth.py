@@ -7,6 +7,7 @@ from aiohttp.typedefs import Handler
 
 from gateway.identity import client_address, identify
 from gateway.tokens import credential_of
+from gateway.web.audited import note_login
 from gateway.web.routes import is_public, takes_link
 from gateway.web.services import IDENTITY, SERVICES
 
@@ -31,6 +32,7 @@ async def authentication(request: web.Request, handler: Handler) -> web.StreamRe
         address=address,
         trusted=services.settings.trusted_proxies,
     )
+    note_login(request)
     return await handler(request)
 
 

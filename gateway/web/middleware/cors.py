@@ -28,6 +28,7 @@ _EXPOSED = ", ".join(
         "x-ratelimit-limit-requests",
         "x-ratelimit-remaining-requests",
         "x-ratelimit-reset-requests",
+        "X-Audit-Receipt",
         "Retry-After",
     )
 )

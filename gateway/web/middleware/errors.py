@@ -8,6 +8,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from gateway.errors import BadFraming, GatewayError, NotFound, Unauthorized
+from gateway.web.audited import note_refusal
 from gateway.web.response import error_response
 from gateway.web.services import TRACE
 
@@ -19,9 +20,9 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except GatewayError as error:
-        return _answer(request, error)
+        return answer(request, error)
     except web.HTTPMethodNotAllowed as error:
-        response = _answer(
+        response = answer(
             request,
             # CONNECT changes what the rest of the connection means.
             BadFraming(
@@ -31,19 +32,21 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         response.headers["Allow"] = error.headers["Allow"]
         return response
     except web.HTTPNotFound:
-        return _answer(request, NotFound("There is nothing at this path."))
+        return answer(request, NotFound("There is nothing at this path."))
     except ConnectionError:
         raise  # the client has gone; there is nobody to answer
     except Exception:
         trace_id = request[TRACE].trace_id
         logger.exception("request.failed", extra={"trace_id": trace_id})
-        return _answer(request, GatewayError("Something went wrong in the gateway."))
+        return answer(request, GatewayError("Something went wrong in the gateway."))
 
 
-def _answer(request: web.Request, error: GatewayError) -> web.Response:
+def answer(request: web.Request, error: GatewayError) -> web.Response:
+    """The error as an answer, logged."""
     trace_id = request[TRACE].trace_id
     fields = {"trace_id": trace_id, "status": error.status, "code": error.code}
     logger.info("request.refused", extra=fields)
+    note_refusal(request, error)
     response = error_response(error, path=request.path, trace_id=trace_id)
     if isinstance(error, Unauthorized):
         response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
