@@ -265,7 +265,9 @@ class AuditLog:
         early, self._early = self._early, []
         for entry in early:
             self._writer.submit(entry)
-        logger.info("audit.opened", extra=_found(opened))
+        has_crashed = opened.is_resumed or opened.unknown or opened.abandoned
+        level = logging.INFO if has_crashed else logging.DEBUG
+        logger.log(level, "audit.opened", extra=_found(opened))
         await self.sign()
 
     async def _tick(self) -> None:
