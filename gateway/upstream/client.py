@@ -6,8 +6,7 @@ from the settings. Every failure leaves here as an `UpstreamError`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterable
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -24,6 +23,7 @@ from gateway.upstream.headers import Headers
 #: Under the 5 s after which many servers close an idle connection, since a POST on a connection
 #: that the backend just closed can't always be repeated.
 _POOL_KEEPALIVE_S = 4
+_FAILURES = (aiohttp.ClientError, HttpProcessingError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class UpstreamClient:
         """
         if self._session is None:
             raise RuntimeError("the client isn't started")
-        with _translating():
+        try:
             response = await self._session.request(
                 request.method,
                 URL(self.base_url + request.target, encoded=True),
@@ -126,6 +126,8 @@ class UpstreamClient:
                 data=body,
                 allow_redirects=False,
             )
+        except _FAILURES as error:
+            raise _translated(error) from error
         answer = SessionAnswer(response)
         _refuse_upgrade(answer)
         return answer
@@ -141,10 +143,12 @@ class UpstreamClient:
     async def _send(self, request: UpstreamRequest) -> Exchange:
         if self._asker is None:
             raise RuntimeError("the client isn't started")
-        with _translating():
+        try:
             answer = await self._asker.ask(
                 request.method, request.target, request.headers, request.body
             )
+        except _FAILURES as error:
+            raise _translated(error) from error
         _refuse_upgrade(answer)
         return answer
 
@@ -156,21 +160,16 @@ def _refuse_upgrade(answer: Exchange | SessionAnswer) -> None:
         raise UpstreamError("The backend's answer isn't valid HTTP.", code="upstream_error")
 
 
-@contextmanager
-def _translating() -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError as error:
-        raise UpstreamError(
-            "The backend took too long to connect.", code="upstream_timeout", status=504
-        ) from error
-    except (aiohttp.ClientResponseError, HttpProcessingError) as error:
-        raise UpstreamError(
-            "The backend's answer isn't valid HTTP.", code="upstream_error"
-        ) from error
-    except aiohttp.ServerDisconnectedError as error:
-        raise UpstreamError(
-            "The backend closed the connection.", code="upstream_unavailable"
-        ) from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise UpstreamError("The backend can't be reached.", code="upstream_unavailable") from error
+def _translated(error: Exception) -> UpstreamError:
+    match error:
+        case TimeoutError():
+            return UpstreamError(
+                "The backend took too long to connect.", code="upstream_timeout", status=504
+            )
+        case aiohttp.ClientResponseError() | HttpProcessingError():
+            return UpstreamError("The backend's answer isn't valid HTTP.", code="upstream_error")
+        case aiohttp.ServerDisconnectedError():
+            message = "The backend closed the connection."
+        case _:
+            message = "The backend can't be reached."
+    return UpstreamError(message, code="upstream_unavailable")

@@ -26,6 +26,8 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
         )
     if (request.content_length or 0) > max_bytes:
         raise _too_large(max_bytes)
+    if request.content.is_eof() and request.content.exception() is None:
+        return _whole(request.content.read_nowait(), max_bytes)  # it came with the head
     chunks: list[bytes] = []
     size = 0
     try:
@@ -40,6 +42,12 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
     except web.RequestPayloadError as error:
         raise BadRequest("The body broke off.", code="body_incomplete") from error
     return b"".join(chunks)
+
+
+def _whole(body: bytes, max_bytes: int) -> bytes:
+    if len(body) > max_bytes:
+        raise _too_large(max_bytes)
+    return body
 
 
 async def body_chunks(request: web.Request) -> AsyncIterator[bytes]:

@@ -14,8 +14,6 @@ from gateway.errors import GatewayError
 from gateway.sse.dialects import provider_dialect
 from gateway.sse.dialects.openai_chat import OpenAIChat
 
-#: Longer than any connection lives: the library has no way to go without its ping.
-_NO_PING_S = 10 * 365 * 86_400.0
 _DEFAULT_DIALECT = OpenAIChat()
 
 
@@ -31,7 +29,6 @@ class EventStreamResponse(EventSourceResponse):
             headers=headers,
             allow_all_methods=True,
             send_timeout=vanished_s,
-            ping_interval=_NO_PING_S,
         )
         self.headers[hdrs.CONTENT_TYPE] = "text/event-stream; charset=utf-8"
         self.headers[hdrs.CACHE_CONTROL] = "no-cache, no-transform"
@@ -39,8 +36,9 @@ class EventStreamResponse(EventSourceResponse):
         self.headers.popall(hdrs.CONNECTION)
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        writer = await super().prepare(request)
-        self.stop_streaming()
+        # The library's own begins a task for its ping, only to have it cancelled here.
+        self._set_tcp_user_timeout(request)
+        writer = await web.StreamResponse.prepare(self, request)
         if writer is not None:
             writer.send_headers()  # heartbeats may be the first bytes for a long time
         return writer
