@@ -171,7 +171,7 @@ async def test_client_that_reads_nothing_stops_the_backends_sending(
         exchange = await on.stalled()
         in_kernel = kernel_bytes(on.backend.port, on.gateway.port)
         assert 0 < exchange.bytes_accepted - in_kernel <= BUFFER + IN_HAND
-        assert exchange.bytes_accepted < len(LONG) / 4
+        assert exchange.bytes_accepted < len(LONG) / 3  # the kernels take up to 2 MiB of it
         assert len(on.hub) == 1
 
 
@@ -243,7 +243,7 @@ async def test_stalled_client_of_a_provider_stream_is_cut_and_the_backend_closed
         exchange = await on.backend.wait_for_exchanges()
         await on.wait_for_ending("client_gone")
         await on.backend.wait_until_idle()
-        assert exchange.bytes_accepted < len(LONG) / 4
+        assert exchange.bytes_accepted < len(LONG) / 3  # the kernels take up to 2 MiB of it
         await client.head()
         with pytest.raises(BrokenOffError) as error:
             await client.body()
