@@ -343,7 +343,7 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
                 yield
         finally:
             if services.recorder is not None:
-                await services.recorder.log.close()
+                await services.recorder.close()
             await services.store.close()
 
 

@@ -91,12 +91,13 @@ async def running_log(
     def suppressed(count: int) -> None:
         figures.suppressed += count
 
+    recorder = Recorder(log, mode, refused, suppressed)
     try:
-        yield Audited(Recorder(log, mode, refused, suppressed), figures, store)
+        yield Audited(recorder, figures, store)
     finally:
         await tasks.cancel()
         if is_closed:
-            await log.close()
+            await recorder.close()
         else:
             await log._tasks.cancel()
             await log._anchors.close()

@@ -96,7 +96,7 @@ class AuditLog:
         self._spooled: set[str] = set()
         self._signed_size = -1
         self._anchored_ms = 0
-        self._away_ms = 0
+        self.trouble = "store_slow"  #: the last reason for not having written
         self._made: list[tuple[str, str]] = []  #: keys that are new and not told yet
 
     @property
@@ -202,20 +202,19 @@ class AuditLog:
         self._anchors.records((records and self.origin) or "", records)
 
     async def failed(self, error: AuditStoreError, waiting: Sequence[Entry]) -> None:
-        self._away_ms = self._away_ms or now_ms()
+        self.trouble = "disk_full" if error.detail == _DISK_FULL else "store_away"
         if error.detail == _DISK_FULL:
             self._is_full = True
             await asyncio.to_thread(self._ballast.release)
         await self._keep_ends(waiting)
 
     async def recovered(self) -> None:
-        away_ms, self._away_ms = self._away_ms, 0
-        self._note_gap(away_ms)
+        self._note_gap()
         if self._spooled:
             self._spooled.clear()
             await asyncio.to_thread(self._spool.clear)
 
-    def _note_gap(self, away_ms: int) -> None:
+    def _note_gap(self) -> None:
         """What was lost while the store was away: nothing is missing without a word."""
         writer = self._writer
         lost = writer.dropped if writer is not None else []

@@ -261,28 +261,33 @@ class Recorder:
             self.floods.count((type_, reason, who.address), who.owner, fields)
 
     def tick(self) -> None:
-        """Tells what was counted. Called now and then; the clock is the wall's."""
-        now = now_ms()
+        """Tells what was counted. Called now and then."""
+        self._tell(now_ms())
+        if self._refusals.count and not self.log.is_away:
+            self._tell_refusals()
+
+    async def close(self) -> None:
+        """Tells all that was counted, and closes the log."""
+        self._tell(now_ms() + self.floods.window_s * 1000)
+        if self._refusals.count:
+            self._tell_refusals()
+        await self.log.close()
+
+    def refused(self, entry: Entry) -> None:
+        """A request was refused since its record wasn't stored in time."""
+        self._count_refusal(entry.ts)
+
+    def _tell(self, now: int) -> None:
         for key, owner, fields, count in self.floods.due(now):
             type_, reason, address = key
             told = {**fields, "count": count, "window_s": self.floods.window_s}
             self._violation(type_, reason, Who(owner, "none", address), told)
         self._tell_suppressed(self.floods.take_suppressed())
-        if self._refusals.count and not self.log.is_away:
-            told_refusals, self._refusals = self._refusals, _Refusals()
-            self.log.note(
-                "audit.unavailable",
-                {
-                    "count": told_refusals.count,
-                    "from_ms": told_refusals.from_ms,
-                    "to_ms": told_refusals.to_ms,
-                    "reason": "store_away",
-                },
-            )
 
-    def refused(self, entry: Entry) -> None:
-        """A request was refused since its record wasn't stored in time."""
-        self._count_refusal(entry.ts)
+    def _tell_refusals(self) -> None:
+        told, self._refusals = self._refusals, _Refusals()
+        span: dict[str, Json] = {"from_ms": told.from_ms, "to_ms": told.to_ms}
+        self.log.note("audit.unavailable", span | {"count": told.count, "reason": self.log.trouble})
 
     def _tell_suppressed(self, suppressed: Suppressed | None) -> None:
         if suppressed is None:

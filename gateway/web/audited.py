@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from aiohttp import web
 
+from gateway.audit.bundle import Receipt
 from gateway.audit.canonical import Json
 from gateway.audit.recorder import Asked, Recorder, Ticket, Who
 from gateway.errors import (
@@ -175,6 +176,32 @@ def hold_for(request: web.Request, stream: LiveStream) -> None:
             gates = request[GATES] = []
         if stream.recording not in gates:
             gates.append(stream.recording)
+
+
+async def released(request: web.Request) -> None:
+    """Returns when the response may begin. To be awaited before it is prepared.
+
+    Raises:
+        Unavailable: `audit_unavailable`; the error that this becomes may go out.
+    """
+    gates = request.get(GATES, [])
+    try:
+        for gate in gates:
+            await gate.durable()
+    except Unavailable:
+        gates.clear()
+        ticket = request.get(TICKET)
+        if ticket is not None and not ticket.is_handed_over:
+            ticket.refuse()
+        raise
+
+
+def receipt_of(request: web.Request) -> Receipt | None:
+    """The record of what is answered, if it is durable."""
+    for gate in request.get(GATES, []):
+        if isinstance(gate, StreamRecording):
+            return gate.ticket.receipt
+    return None
 
 
 def stop_unrecorded(request: web.Request, stream: LiveStream, error: Unavailable) -> None:

@@ -10,7 +10,7 @@ from gateway.errors import BadRequest, UpstreamError
 from gateway.stream.live import Body
 from gateway.upstream.client import UpstreamRequest
 from gateway.upstream.headers import Headers, forwarded, returned
-from gateway.web.audited import begin_proxied, note_outcome
+from gateway.web.audited import begin_proxied, note_outcome, released
 from gateway.web.body import body_chunks
 from gateway.web.forward import credentialed, traced
 from gateway.web.middleware.limits import count
@@ -72,6 +72,7 @@ async def relay_answer(request: web.Request, answer: Body) -> web.StreamResponse
     response = web.StreamResponse(status=answer.status, headers=_returned_headers(answer))
     response.content_length = _content_length(answer.headers)
     try:
+        await released(request)
         await _copy(request, response, answer)
     except ConnectionError:
         pass  # the client has gone, which is normal life

@@ -14,7 +14,7 @@ from gateway.settings import Settings
 from gateway.stream.hub import Plan
 from gateway.stream.live import Answer, LiveStream, Opening
 from gateway.upstream.headers import Headers, returned_with_stream
-from gateway.web.audited import hand_over, hold_for, recorded, stop_unrecorded
+from gateway.web.audited import hand_over, hold_for, recorded, released, stop_unrecorded
 from gateway.web.compression import choose_encoder
 from gateway.web.outlet import Outlet
 from gateway.web.response import EventStreamResponse
@@ -134,6 +134,7 @@ async def relay_stream(
     """
     services = request.app[SERVICES]
     hold_for(request, stream)
+    await released(request)
     if request.transport is None:
         raise ConnectionResetError("the client has gone")
     headers = _stream_headers(stream, services.settings, passed or Headers())

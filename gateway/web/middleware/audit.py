@@ -12,7 +12,7 @@ from gateway.audit.bundle import RECEIPT_HEADER
 from gateway.audit.canonical import Json
 from gateway.audit.event import OUTCOMES
 from gateway.errors import Unavailable
-from gateway.web.audited import GATES, OUTCOME, TICKET, StreamRecording
+from gateway.web.audited import OUTCOME, TICKET, receipt_of, released
 from gateway.web.middleware.errors import answer
 from gateway.web.services import SERVICES
 
@@ -37,32 +37,26 @@ async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def hold_response(request: web.Request, response: web.StreamResponse) -> None:
-    """A signal: before the first byte of any response, those included that begin in their handler.
+    """A signal: before the first byte of any response. Who begins one in their handler has waited
+    by then; for who hasn't, it is too late for another answer.
 
     Raises:
-        Unavailable: `audit_unavailable`.
+        ConnectionResetError: it can't be recorded; the connection is closed, without a byte.
     """
-    gates = request.get(GATES)
-    if not gates:
-        return
     try:
-        for gate in gates:
-            await gate.durable()
-    except Unavailable:
-        gates.clear()  # the error that this becomes may go out
-        ticket = request.get(TICKET)
-        if ticket is not None and not ticket.is_handed_over:
-            ticket.refuse()
-        raise
-    first = gates[0]
-    receipt = first.ticket.receipt if isinstance(first, StreamRecording) else None
+        await released(request)
+    except Unavailable as error:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the request couldn't be recorded") from error
+    receipt = receipt_of(request)
     if receipt is not None:
         response.headers[RECEIPT_HEADER] = str(receipt)
 
 
 async def _held(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
     try:
-        await hold_response(request, response)
+        await released(request)
     except Unavailable as error:
         return answer(request, error)
     return response
