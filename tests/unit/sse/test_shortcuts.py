@@ -1,0 +1,146 @@
+"""The shortcuts of the hot path say what the plain way says, for whatever a backend may send."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from gateway.sse.decoder import SseDecoder
+from gateway.sse.dialects import DIALECTS, provider_dialect
+from gateway.sse.dialects.base import Dialect
+from gateway.sse.event import Text
+from tests.recordings import ANTHROPIC_STREAM, CHAT_STREAM, RESPONSES_STREAM
+
+_COMPLETIONS = provider_dialect("/v1/completions")
+assert _COMPLETIONS is not None
+_DIALECTS = {**DIALECTS, "openai-completions": _COMPLETIONS}
+_RECORDED = {
+    "openai": CHAT_STREAM,
+    "openai-responses": RESPONSES_STREAM,
+    "anthropic": ANTHROPIC_STREAM,
+}
+
+_odd = st.sampled_from(
+    [None, "", 0, 1, True, [], {}, "x", "error", "stop", "length", [1], {"a": 1}, [{"id": "x"}]]
+)
+_text = st.one_of(
+    st.text(max_size=8), st.sampled_from(['"', "\n", "\r", "\u2028", "👋🏽", "[DONE]"])
+)
+
+
+_CHAT = {"id": "c", "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]}
+_RESPONSE = {"type": "response.output_text.delta", "delta": "a"}
+_MESSAGE = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}}
+_PATHS = (
+    *("error", "usage", "choices", "type", "delta", "delta.text", "delta.type"),
+    *("choices.0.index", "choices.0.finish_reason", "choices.0.delta", "choices.0.delta.role"),
+    *("choices.0.delta.content", "choices.0.delta.refusal", "choices.0.delta.tool_calls"),
+)
+
+
+@st.composite
+def _objects(draw: st.DrawFn) -> object:
+    """A usual event's data in which up to two things are odd."""
+    data = json.loads(json.dumps(draw(st.sampled_from([_CHAT, _RESPONSE, _MESSAGE]))))
+    for path in draw(st.lists(st.sampled_from(_PATHS), max_size=2)):
+        _put(data, path.split("."), draw(st.one_of(_odd, _text)))
+    return data
+
+
+def _put(place: object, path: list[str], value: object) -> None:
+    """Puts `value` where the path leads, if it leads anywhere."""
+    key, *rest = path
+    if isinstance(place, list) and place:
+        _put(place[0], rest, value)
+    elif isinstance(place, dict) and rest:
+        _put(place.get(key), rest, value)
+    elif isinstance(place, dict):
+        place[key] = value
+
+
+_names = st.sampled_from(
+    [
+        "",
+        "",
+        "",
+        "event: response.output_text.delta\n",
+        "event: content_block_delta\n",
+        "event: error\n",
+    ]
+)
+
+
+@st.composite
+def _blocks(draw: st.DrawFn) -> bytes:
+    data = json.dumps(draw(_objects()), ensure_ascii=draw(st.booleans()))
+    damage = draw(st.sampled_from(["", "", "", "", "", "", "{", "\rdata: x", "\ndata: }", "\n: x"]))
+    block = f"{draw(_names)}data: {data}{damage}\n\n"
+    return block.encode("utf-8", "replace")
+
+
+@pytest.mark.parametrize("name", _DIALECTS)
+@settings(max_examples=500)
+@given(block=_blocks())
+@example(block=b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\r\n\r\n')
+@example(block=b'data: {"choices":[{"index":0,"delta":{"content":"\\ud800"}}]}\n\n')
+def test_text_of_a_block_is_what_the_translator_says_of_it(name: str, block: bytes) -> None:
+    translator = _DIALECTS[name].translator()
+    text = translator.text_of(block)
+    assert text is None or translator.feed(block) == [Text(text)]
+
+
+@pytest.mark.parametrize("name", _RECORDED)
+def test_usual_text_takes_the_shortcut(name: str) -> None:
+    translator = DIALECTS[name].translator()
+    taken = [translator.text_of(block) for block in _cut(DIALECTS[name], _RECORDED[name])]
+    assert "".join(text for text in taken if text) == "Grüße aus Łódź 👋🏽."
+
+
+@pytest.mark.parametrize("name", _DIALECTS)
+@given(blocks=st.lists(_blocks(), min_size=1, max_size=4))
+def test_blocks_that_pass_say_nothing_and_leave_nothing(name: str, blocks: list[bytes]) -> None:
+    dialect = _DIALECTS[name]
+    watcher = dialect.watcher()
+    if not watcher.passes(b"".join(blocks)):
+        return
+    assert [watcher.see(block) for block in blocks] == [None] * len(blocks)
+    fresh = dialect.watcher()
+    for end in _ENDS:
+        assert watcher.see(end) == fresh.see(end)
+
+
+@pytest.mark.parametrize("name", _RECORDED)
+def test_end_of_a_recorded_stream_does_not_pass(name: str) -> None:
+    dialect = DIALECTS[name]
+    *_, last = _cut(dialect, _RECORDED[name])
+    assert not dialect.watcher().passes(last)
+
+
+_ENDS = (
+    b"data: [DONE]\n\n",
+    b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
+    b'event: response.completed\ndata: {"type":"response.completed"}\n\n',
+)
+
+
+def _cut(dialect: Dialect, stream: bytes) -> list[bytes]:
+    return dialect.decoder(10**6).feed(stream)
+
+
+@given(
+    blocks=st.lists(_blocks(), max_size=6),
+    cut=st.integers(min_value=0, max_value=2000),
+    last=st.sampled_from([b"", b"data: a", b"data: a\n", b": x\n", b"\n", b"id: 1\n"]),
+)
+def test_blocks_cut_together_are_those_cut_byte_by_byte(
+    blocks: list[bytes], cut: int, last: bytes
+) -> None:
+    stream = b"".join(blocks) + last
+    whole, single = SseDecoder(10**6), SseDecoder(10**6)
+    together = whole.feed(stream[:cut]) + whole.feed(stream[cut:])
+    apart = [block for byte in stream for block in single.feed(bytes([byte]))]
+    assert together == apart
+    assert whole.has_fragment == single.has_fragment
