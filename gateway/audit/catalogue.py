@@ -6,7 +6,7 @@ processes take turns. docs/audit-format.md, "The catalogue".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -114,9 +114,12 @@ class Catalogue:
         catalogue = self._lock(connection, now_ms)
         return self._append(connection, catalogue, now_ms, ("log.head", _told(head)))
 
-    def close(
-        self, connection: sa.Connection, head: Head, now_ms: int, notes: Iterable[Note] = ()
-    ) -> Head:
+    def note_alive(self, connection: sa.Connection, head: Head, now_ms: int) -> None:
+        """This log has somebody, though nothing may have happened that goes into it."""
+        logs = tables.logs
+        connection.execute(sa.update(logs).where(logs.c.id == head.id).values(seen_ms=now_ms))
+
+    def close(self, connection: sa.Connection, head: Head, now_ms: int) -> Head:
         """Nothing more is written to this log; the catalogue after it."""
         catalogue = self._lock(connection, now_ms)
         _set_state(connection, head, "closed")
@@ -218,7 +221,8 @@ def _is_sound(connection: sa.Connection, head: Head) -> bool:
     """Whether the tree that was saved is that of the rows, as far as the last of them show."""
     table = tables.records
     last = sa.select(sa.func.max(table.c.seq)).where(table.c.log == head.id)
-    if (connection.scalar(last) or -1) >= head.frontier.size:
+    newest = connection.scalar(last)
+    if newest is not None and newest >= head.frontier.size:
         return False
     try:
         rebuilt = frontier_at(head.frontier.size, node_reader(connection, head.id))

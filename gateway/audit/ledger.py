@@ -126,7 +126,11 @@ class Ledger:
         head, logs = sealed.head, tables.logs
         moved = connection.execute(
             sa.update(logs)
-            .where(logs.c.id == head.id, logs.c.frontier == sealed.before)
+            .where(
+                logs.c.id == head.id,
+                logs.c.state == "open",
+                logs.c.frontier == sealed.before,
+            )
             .values(
                 size=head.frontier.size,
                 last_ts=head.last_ts,

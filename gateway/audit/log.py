@@ -275,11 +275,18 @@ class AuditLog:
         try:
             self._made += await asyncio.to_thread(self.people.refresh, now_ms())
             self._tell_keys()
+            await self._note_alive()
             await self.sign()
         except AuditStoreError as error:
             logger.warning("audit.unavailable", extra={"problem": error.detail})
         except (AuditError, OSError) as error:
             logger.error("audit.unsigned", extra={"problem": type(error).__name__})  # noqa: TRY400
+
+    async def _note_alive(self) -> None:
+        writer, catalogue = self._writer, self._catalogue
+        if writer is not None and catalogue is not None:
+            work = partial(catalogue.note_alive, head=writer.head, now_ms=now_ms())
+            await self._store.run(work, writes=True)
 
     def _tell_keys(self) -> None:
         made, self._made = self._made, []

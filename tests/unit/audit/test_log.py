@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from gateway.audit.recorder import Asked, Who
+from gateway.errors import Unavailable
 from tests.auditing import Audited, assert_sound, bodies, running_log, stored
+from tests.servers import new_database
 
 ADA = Who("sub:ada", "jwt", "192.0.2.7")
 NOBODY = Who("addr:192.0.2.8", "none", "192.0.2.8")
@@ -91,8 +95,6 @@ async def test_log_that_a_crash_left_is_gone_on_with_and_its_open_requests_are_u
 async def test_log_of_a_process_that_died_is_abandoned_on_a_server(
     tmp_path: Path, postgres_url: str
 ) -> None:
-    from tests.servers import new_database
-
     url = await new_database(postgres_url)
     async with running_log(tmp_path, url, is_closed=False) as audited:
         await audited.recorder.begin(Asked(ADA, "chat", "how?")).durable()
@@ -119,3 +121,60 @@ async def test_rows_never_change_and_a_body_goes_only_after_its_leaf_is_kept(
             with pytest.raises((IntegrityError, DBAPIError)):
                 await audited.store.database.run(work, writes=True)
     await assert_sound(tmp_path, database_url)
+
+
+async def test_ends_that_wait_beside_the_store_outlive_the_process(
+    tmp_path: Path,
+) -> None:
+    async with running_log(tmp_path, is_closed=False) as audited:
+        ticket = audited.recorder.begin(Asked(ADA, "chat", "how?"))
+        await ticket.durable()
+        with closing(sqlite3.connect(tmp_path / "audit.sqlite3", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            ticket.end("incomplete", {"status": 200})
+            assert audited.log._writer is not None
+            await audited.log._keep_ends(audited.log._writer.waiting())
+            # The process dies before the lock is gone.
+            await audited.log._tasks.cancel()
+        assert b"incomplete" in (tmp_path / "audit.spool").read_bytes()
+    async with running_log(tmp_path):
+        assert not (tmp_path / "audit.spool").exists()
+    async with stored(tmp_path) as store:
+        ends = [one for one in await bodies(store) if one["type"] == "query.end"]
+    assert [one["outcome"] for one in ends] == ["incomplete"]
+    await assert_sound(tmp_path)
+
+
+async def test_what_a_full_queue_loses_is_told(tmp_path: Path) -> None:
+    async with running_log(tmp_path, mode="async") as audited:
+        writer = audited.log._writer
+        assert writer is not None
+        writer._max_queue = 10
+        with closing(sqlite3.connect(tmp_path / "audit.sqlite3", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            audited.recorder.begin(Asked(ADA, "chat", "first"))
+            await asyncio.sleep(0.02)
+            writer.failures = 1  # as after the driver's own patience
+            for number in range(50):
+                audited.recorder.begin(Asked(ADA, "chat", f"{number}"))
+            other.execute("ROLLBACK")
+        assert await writer.flush(10)
+        assert audited.figures.lost == 40
+    async with stored(tmp_path) as store:
+        (gap,) = [one for one in await bodies(store) if one["type"] == "audit.gap"]
+    assert (gap["count"], gap["reason"]) == (40, "queue_full")
+    await assert_sound(tmp_path)
+
+
+async def test_log_that_was_abandoned_takes_no_more(tmp_path: Path) -> None:
+    async with running_log(tmp_path, is_closed=False) as audited:
+        abandon = sa.text("UPDATE audit_log SET state = 'abandoned' WHERE kind = 'gateway'")
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(abandon).close()
+
+        await audited.store.run(work, writes=True)
+        ticket = audited.recorder.begin(Asked(ADA, "chat", "how?"))
+        with pytest.raises(Unavailable):
+            await ticket.durable()
+        assert audited.log.is_away
