@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -46,14 +47,14 @@ def _objects(draw: st.DrawFn) -> object:
     """A usual event's data in which up to two things are odd."""
     data = json.loads(json.dumps(draw(st.sampled_from([_CHAT, _RESPONSE, _MESSAGE]))))
     for path in draw(st.lists(st.sampled_from(_PATHS), max_size=2)):
-        _put(data, path.split("."), draw(st.one_of(_odd, _text)))
+        _put(data, path.split("."), copy.deepcopy(draw(st.one_of(_odd, _text))))
     return data
 
 
 def _put(place: object, path: list[str], value: object) -> None:
     """Puts `value` where the path leads, if it leads anywhere."""
     key, *rest = path
-    if isinstance(place, list) and place:
+    if isinstance(place, list) and place and rest:
         _put(place[0], rest, value)
     elif isinstance(place, dict) and rest:
         _put(place.get(key), rest, value)
