@@ -55,6 +55,9 @@ class SseDecoder:
         if not chunk:
             return []
         self._has_cr = self._has_cr or b"\r" in chunk
+        if not self._has_cr and not self._held and _is_one_block(chunk):
+            self._check_size(len(chunk) - 2)
+            return [chunk]
         scan = 0
         if self._held:
             scan = max(len(self._held) - 2, 0)  # the longest line end that may have begun
@@ -191,13 +194,16 @@ class LineDecoder:
             raise _too_large(self._max_bytes)
 
 
+def _is_one_block(chunk: bytes) -> bool:
+    """Whether it is one `data` line and its end, as nearly every read is where tokens trickle."""
+    return chunk.startswith(b"data:") and chunk.find(b"\n") == len(chunk) - 2 and chunk[-1] == 10
+
+
 def _data_alone(chunk: bytes) -> list[bytes]:
     """The blocks if each is a `data` line, else none. All the line ends must be accounted for."""
     blocks = chunk.count(b"\n\ndata:") + 1
     if chunk.count(b"\n") != 2 * blocks:
         return []
-    if blocks == 1:
-        return [chunk]
     # A search for two line ends is eight times as slow as one for a single byte.
     return [line + b"\n\n" for line in chunk.split(b"\n")[:-1:2]]
 

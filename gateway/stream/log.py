@@ -128,7 +128,8 @@ class EventLog:
         self._newest = blocks[0] if len(blocks) == 1 else b"".join(blocks)
         self._frames += blocks
         self._account(len(self._newest) + FRAME_OVERHEAD_BYTES * len(blocks))
-        self._wake()
+        for listener in self._listeners:
+            listener()
 
     def restore(self, first: int, frames: list[bytes]) -> None:
         """Fills an empty log with events as they were sent, numbered from `first`."""

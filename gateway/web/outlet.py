@@ -66,8 +66,7 @@ class Outlet:
         """
         if self._encoder is not None:
             frames = self._encoder.encode(frames)
-        self._send(frames)
-        return not self._protocol.writing_paused
+        return self._send(frames)
 
     async def drained(self) -> None:
         """Waits until the client has room again.
@@ -90,8 +89,9 @@ class Outlet:
         if not self.push(frames):
             await self.drained()
 
-    def _send(self, data: bytes) -> None:
-        transport = self._protocol.transport
+    def _send(self, data: bytes) -> bool:
+        protocol = self._protocol
+        transport = protocol.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
         if self._is_chunked:
@@ -99,6 +99,7 @@ class Outlet:
         self._writer.output_size += len(data)
         self.writes += 1
         transport.write(data)
+        return not protocol.writing_paused
 
     async def flush(self, *, is_end: bool = False) -> None:
         """Waits until the kernel has taken everything, so that a close loses nothing.
