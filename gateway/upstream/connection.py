@@ -1,7 +1,7 @@
 """A pooled connection to the backend: aiohttp's, with its strict parser, and a way past its tasks.
 
 aiohttp wakes a task for each piece of a body. A connection with an `on_data` calls that instead, in
-the step in which the bytes arrive, which halves what an event costs (docs/benchmarks.md).
+the step in which the bytes arrive, which takes a third off what an event costs (docs/load.md).
 """
 
 from __future__ import annotations
