@@ -16,6 +16,7 @@ from aiohttp.typedefs import Handler
 
 from gateway.audit.assembly import make_recorder
 from gateway.audit.recorder import Recorder
+from gateway.audit.retention import Sweeper
 from gateway.backoff import Backoff
 from gateway.errors import SettingsError, UpstreamError
 from gateway.flags import Flags
@@ -356,6 +357,7 @@ async def _all_running(
     tasks.spawn(upkeep, name="store")
     if services.recorder is not None:
         tasks.spawn(services.recorder.log.run(), name="audit")
+        tasks.spawn(Sweeper(services.recorder.log).run(), name="audit sweeps")
     await services.upstream.start()
     services.keeper.start()
     yield

@@ -67,11 +67,12 @@ async def running_log(
     *,
     mode: Mode = "relay",
     is_closed: bool = True,
+    policy: Policy | None = None,
     **manner: object,
 ) -> AsyncIterator[Audited]:
     """`is_closed` false leaves it as a crash would."""
     figures, store = Figures(), make_store(database_url, folder)
-    drafter = Drafter(Policy(), Vocabulary(frozenset({"m-large"})))
+    drafter = Drafter(policy or Policy(), Vocabulary(frozenset({"m-large"})))
     told: dict[str, object] = {"checkpoint_s": 3600, **manner}
     log = AuditLog(
         store,

@@ -83,7 +83,7 @@ class AuditLog:
         self.drafter = drafter
         self.people = people
         self.manner = manner
-        self._store = store
+        self.store = store
         self._anchors = anchors
         self._meter = meter
         self._tasks = TaskOwner()
@@ -163,7 +163,7 @@ class AuditLog:
                 await self._keep_ends(writer.waiting())
         await self._tasks.cancel()
         await self._anchors.close()
-        await self._store.close()
+        await self.store.close()
 
     def submit(self, entry: Entry) -> None:
         """Has an entry written; before the store is there, it waits."""
@@ -247,18 +247,16 @@ class AuditLog:
         self._ballast.make()
 
     async def _open(self) -> None:
-        await self._store.open()
+        await self.store.open()
         ends = await asyncio.to_thread(self._spool.read)
         public = self._signer("").verifier.public
         identity = catalogues.Identity(self.manner.origin, self.manner.instance, public)
-        catalogue = Catalogue(self._store.database, self.drafter, identity)
-        work = partial(
-            catalogue.open, now_ms=now_ms(), resumes=not self._store.is_shared, ends=ends
-        )
-        opened: Opened = await self._store.run(work, writes=True)
+        catalogue = Catalogue(self.store.database, self.drafter, identity)
+        work = partial(catalogue.open, now_ms=now_ms(), resumes=not self.store.is_shared, ends=ends)
+        opened: Opened = await self.store.run(work, writes=True)
         await asyncio.to_thread(self._spool.clear)
         self._catalogue = catalogue
-        self._writer = Writer(self._store.database, opened.head, self)
+        self._writer = Writer(self.store.database, opened.head, self)
         self._tasks.spawn(self._writer.run(), name="audit writer")
         self._tell_keys()
         early, self._early = self._early, []
@@ -286,7 +284,7 @@ class AuditLog:
         writer, catalogue = self._writer, self._catalogue
         if writer is not None and catalogue is not None:
             work = partial(catalogue.note_alive, head=writer.head, now_ms=now_ms())
-            await self._store.run(work, writes=True)
+            await self.store.run(work, writes=True)
 
     def _tell_keys(self) -> None:
         made, self._made = self._made, []
@@ -304,7 +302,7 @@ class AuditLog:
         def work(connection: object) -> Head:
             return catalogue.note_head(connection, head, now)  # type: ignore[arg-type]
 
-        await self._keep_signed(head, await self._store.run(work, writes=True))
+        await self._keep_signed(head, await self.store.run(work, writes=True))
         self._signed_size = head.frontier.size
         self._anchor(head.checkpoint, now)
         return head.checkpoint
@@ -319,7 +317,7 @@ class AuditLog:
                 if catalogue is not None:
                     catalogue.keep(connection, head, now, note)  # type: ignore[arg-type]
 
-        await self._store.run(work, writes=True)
+        await self.store.run(work, writes=True)
         for _, note in notes:
             self._anchors.checkpoint(note, now)
         self._meter.audit_signed(now / 1000)
@@ -339,7 +337,7 @@ class AuditLog:
         def work(connection: object) -> Head:
             return catalogue.close(connection, head, now_ms())  # type: ignore[arg-type]
 
-        await self._keep_signed(head, await self._store.run(work, writes=True))
+        await self._keep_signed(head, await self.store.run(work, writes=True))
 
     def _signer(self, origin: str) -> Signer:
         return self.people.signer(origin or self.manner.origin)
