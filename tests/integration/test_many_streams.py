@@ -44,6 +44,7 @@ SETTINGS = {
     "UPSTREAM_IDLE_SECONDS": "0",
     "WRITE_STALL_SECONDS": "0",
     "LOG_LEVEL": "error",
+    "AUDIT_LINES": "off",
 }
 CANCEL = {"X-Stream-On-Disconnect": "cancel"}
 
