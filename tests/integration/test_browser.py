@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
 
 from scripts.mock.answers import answer_to
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
 from tests.backend import Exchange, ScriptedBackend, chunked, sse_head
+from tests.browsers import running_chromium
 from tests.faults import FaultProxy
 from tests.gateway import Gateway, running_gateway
 
@@ -43,12 +42,8 @@ def whole_answer() -> str:
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
-    path = os.environ.get("TEST_CHROMIUM") or shutil.which("chromium")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=path, args=arguments)
+    async with running_chromium() as running:
         yield running
-        await running.close()
 
 
 @asynccontextmanager
