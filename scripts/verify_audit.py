@@ -276,7 +276,8 @@ class Log:
         self.head = None if self.is_whole else Note(self.header["checkpoint"])
         self.findings, self.counts = [], Counter()
         self.notes, self.tiles, self.tombstones = [], {}, {}
-        self.sweeps, self.holds, self.announced = [], set(), []
+        self.sweeps, self.announced = [], []
+        self.held, self.released = set(), set()
         self.planned, self.done, self.closings = Counter(), Counter(), {}
         self.catalogue, self.leaves = [], {}
         self.wanted, self.roots, self.anchored, self.rules = set(), {}, None, None
@@ -333,9 +334,9 @@ class Log:
             case "audit.policy":
                 self.rules = body["rules"]
             case "audit.hold":
-                self.holds.add(body["hold"])
+                self.held.add(body["hold"])
             case "audit.release":
-                self.holds.discard(body["hold"])
+                self.released.add(body["hold"])
             case "audit.key.rotated" | "audit.key.created" if body.get("public"):
                 self.announced.append((line["seq"], from_url(body["public"], 32)))
             case str(type_) if type_.startswith("log."):
@@ -356,6 +357,8 @@ class Log:
     def prepare(self, logs):
         """What the other logs say about this one."""
         everywhere = [sweep for log in logs for sweep in log.sweeps]
+        released = set().union(*(log.released for log in logs))
+        self.holds = set().union(*(log.held for log in logs)) - released
         self.own = [sweep for sweep in everywhere if sweep["origin"] == self.origin]
         names = {sweep["field"] for sweep in self.own} | {None}
         self.cover = {

@@ -8,7 +8,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from gateway.audit import export, note
+from gateway.audit import export, holds, note
 from gateway.audit.merkle import TILE_WIDTH
 from gateway.audit.note import Verifier
 from gateway.audit.store import (
@@ -27,13 +27,17 @@ async def lines(store: AuditStore, log: LogInfo, keys: Sequence[Verifier]) -> As
     yield export.header(log.origin, log.size, time.time_ns() // 1_000_000, keys)
     for line in await store.run(partial(_rest, log_id=log.id)):
         yield line
+    in_force = await store.run(holds.in_force)
     for start in range(0, log.size, _RECORDS):
         end = min(start + _RECORDS, log.size)
+        held = await store.run(
+            partial(holds.held_by, log_id=log.id, start=start, end=end, holds=in_force)
+        )
         for one in await store.records(log.id, start, end):
             if one.body is None:
                 yield export.pruned(one.seq, one.leaf)
             else:
-                yield export.record(one.seq, one.body, one.personal)
+                yield export.record(one.seq, one.body, one.personal, hold=held.get(one.seq))
 
 
 def _rest(connection: sa.Connection, log_id: int) -> list[bytes]:

@@ -52,8 +52,10 @@ class Record:
 
     @property
     def subject(self) -> bytes | None:
-        """The pseudonym that the personal values are found by."""
-        return next((one.value for one in self.personal if one.field == "subject"), None)
+        """The pseudonym that the personal values are found by: of who did it, or of whom an export
+        or a hold was about. No event has both."""
+        found = (one.value for one in self.personal if one.field in ("subject", "target"))
+        return next(found, None)
 
 
 def seal(draft: Draft, log: str, seq: int, ts: int, *, entropy: Entropy = os.urandom) -> Record:

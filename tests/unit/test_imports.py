@@ -143,7 +143,7 @@ def server(module: Module) -> Iterator[str]:
 
 
 #: The audit log's parts that speak to its database.
-_AUDIT = ("store", "ledger", "catalogue", "dump", "retention")
+_AUDIT = ("store", "ledger", "catalogue", "dump", "retention", "holds")
 
 
 def sql(module: Module) -> Iterator[str]:
