@@ -43,11 +43,11 @@ from gateway.tasks import TaskOwner
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import StreamObserver
-from gateway.tokens import ApiKeyAuthenticator, Authenticator, NoAuthentication
+from gateway.tokens import AdminToken, ApiKeyAuthenticator, Authenticator, NoAuthentication
 from gateway.tokens.links import Links, link_key_path
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.retry import Retrying
-from gateway.web import conversations, graphql, health, links, pages, streams
+from gateway.web import admin, conversations, graphql, health, links, pages, streams
 from gateway.web.chat import chat_stream
 from gateway.web.middleware.access import access
 from gateway.web.middleware.audit import audit, hold_response
@@ -92,6 +92,10 @@ _STREAM_ROUTES = {
 _ONE_STREAM_ROUTES = {
     STREAMS_PATH + "/{stream_id}": streams.stream,
     streams.TERMINATE_PATH: streams.terminate,
+}
+_ADMIN_ROUTES = {
+    admin.STREAM_PATH: admin.stream,
+    f"{admin.PATH}/{_REST}": admin.nothing,
 }
 
 
@@ -217,6 +221,7 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
         counts=counts,
         leases=OwnerLeases(settings.stream_max_per_owner),
         authenticator=_make_authenticator(settings),
+        admin=_make_admin_token(settings),
         links=Links.load(link_key_path(settings.data_dir)),
         conversations=Conversations(
             settings.session_timeout_ms / 1000, settings.cleanup_interval_ms / 1000
@@ -268,6 +273,11 @@ def _make_faults(settings: Settings, metrics: Metrics) -> Faults:
     )
 
 
+def _make_admin_token(settings: Settings) -> AdminToken:
+    token = settings.admin_token
+    return AdminToken(token.get_secret_value() if token is not None else None)
+
+
 def _make_authenticator(settings: Settings) -> Authenticator:
     if settings.auth_mode == "api_key" and settings.api_keys_file is not None:
         ring = KeyRing.load(settings.api_keys_file, pepper_path(settings.data_dir))
@@ -315,6 +325,8 @@ def _add_routes(app: web.Application, settings: Settings) -> None:
         add("*", path, handler, f"streams.{_as_name(path)}")
     for path, handler in _ONE_STREAM_ROUTES.items():
         add("*", path, handler, f"streams.one.{_as_name(path)}")
+    for path, handler in _ADMIN_ROUTES.items():
+        add("*", path, handler, f"admin.{_as_name(path)}")
     add("*", graphql.PATH, graphql.GraphQL().handle, "streams.graphql")
     for path in (CHAT_PATH, *settings.chat_stream_aliases):
         add("*", path, chat_stream, f"chat.{_as_name(path)}")

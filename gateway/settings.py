@@ -36,6 +36,7 @@ from gateway.errors import SettingsError
 
 #: A name that begins like this and isn't a setting is a typing error, not somebody else's variable.
 OUR_PREFIXES = (
+    "ADMIN_",
     "API_KEYS_",
     "AUDIT_",
     "BACKPRESSURE_",
@@ -110,6 +111,14 @@ def _check_rate(value: str) -> str:
 def _check_audit_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,79}", value):
         raise ValueError("must be 1 to 80 letters, digits and ._/-")
+    return value
+
+
+def _check_admin_token(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[\x21-\x7e]{16,}", value.get_secret_value()):
+        raise ValueError(
+            "must be 16 or more visible ASCII characters, such as openssl rand -hex 24"
+        )
     return value
 
 
@@ -295,6 +304,11 @@ class Settings(BaseSettings):
     jwt_public_key_file: Path | None = Field(None, description="PEM file with the issuer's key.")
     jwt_audience: str | None = Field(None, description="Required `aud` of a token.")
     jwt_issuer: str | None = Field(None, description="Required `iss` of a token.")
+    admin_token: Annotated[SecretStr, AfterValidator(_check_admin_token)] | None = Field(
+        None,
+        description="Opens the dashboard and `/api/admin`, 16 characters or more; unset, there "
+        "are none.",
+    )
     trusted_proxies: Networks = Field(
         (), description="Networks whose `X-Forwarded-For` and `X-User-Id` are believed."
     )

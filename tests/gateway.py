@@ -18,6 +18,9 @@ from gateway.settings import Settings
 from gateway.web.server import Runner, listen
 from gateway.web.services import SERVICES, Services
 
+ADMIN_TOKEN = "an-admin-token-for-tests"
+AS_ADMIN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+
 
 @dataclass(frozen=True, slots=True)
 class Gateway:

@@ -4,10 +4,17 @@
 """
 
 from gateway.tokens.credentials import (
+    AdminToken,
     ApiKeyAuthenticator,
     Authenticator,
     NoAuthentication,
     credential_of,
 )
 
-__all__ = ["ApiKeyAuthenticator", "Authenticator", "NoAuthentication", "credential_of"]
+__all__ = [
+    "AdminToken",
+    "ApiKeyAuthenticator",
+    "Authenticator",
+    "NoAuthentication",
+    "credential_of",
+]

@@ -6,10 +6,11 @@ The subject they give becomes an owner in `gateway.identity`.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import re
 from typing import Protocol
 
-from gateway.errors import Unauthorized
+from gateway.errors import NotFound, Unauthorized
 
 MAX_CREDENTIAL_CHARS = 16 * 1024
 
@@ -100,3 +101,25 @@ class ApiKeyAuthenticator:
 
     async def close(self) -> None:
         return None
+
+
+class AdminToken:
+    """The one secret of the operators: no subject comes of it. None lets nobody in."""
+
+    def __init__(self, secret: str | None) -> None:
+        self._secret = secret.encode() if secret is not None else None
+
+    @property
+    def is_set(self) -> bool:
+        return self._secret is not None
+
+    def check(self, credential: str | None) -> None:
+        """
+        Raises:
+            NotFound: no token is set, so there is nothing to administer.
+            Unauthorized: `missing_credential` or `invalid_admin_token`.
+        """
+        if self._secret is None:
+            raise NotFound("There is nothing at this path.")
+        if not hmac.compare_digest(require(credential).encode(), self._secret):
+            raise Unauthorized("The admin token isn't valid.", code="invalid_admin_token")

@@ -29,7 +29,7 @@ from gateway.sse.dialects import provider_dialect
 from gateway.stream.hub import Plan
 from gateway.stream.live import Answer, LiveStream, Recording
 from gateway.stream.model import error_ending, new_stream_id
-from gateway.web.routes import is_generation, is_proxied_as_is, takes_link
+from gateway.web.routes import is_admin, is_generation, is_proxied_as_is, takes_link
 from gateway.web.services import IDENTITY, SERVICES
 
 UNAVAILABLE = "audit_unavailable"
@@ -39,6 +39,7 @@ _REASONS = {
     "invalid_api_key": "unknown_key",
     "invalid_token": "bad_signature",
     "token_expired": "expired",
+    "invalid_admin_token": "admin_token",
     "rate_limited": "requests",
     "too_many_streams": "streams",
     "bad_host": "bad_host",
@@ -107,6 +108,8 @@ def who(request: web.Request, email: str | None = None) -> Who:
     if identity.subject is not None:
         auth = settings.auth_mode
         email = email or (identity.subject if "@" in identity.subject else None)
+    elif is_admin(request):
+        auth = "admin"
     elif takes_link(request):
         auth = "link"
     elif identity.kind == "user":
@@ -228,7 +231,7 @@ def note_login(request: web.Request) -> None:
 
 def note_stop(request: web.Request, stream: LiveStream) -> None:
     if (recorder := request.app[SERVICES].recorder) is not None:
-        by = "holder" if takes_link(request) else "owner"
+        by = "admin" if is_admin(request) else "holder" if takes_link(request) else "owner"
         recorder.stopped(who(request), route(request), stream.id, by)
 
 

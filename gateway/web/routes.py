@@ -1,8 +1,8 @@
 """What kind of route a request has found, told by the route's name.
 
 `public.*` is for everybody; `chat.*` the typed route and its aliases; `provider` is `/v1/*`;
-`streams.one.*` is about one stream and takes a link in place of a credential; `backend` is every
-other path, which passes as it is.
+`streams.one.*` is about one stream and takes a link in place of a credential; `admin.*` is for
+whoever holds the operator's token; `backend` is every other path, which passes as it is.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ def resolved(path: str) -> str:
 
 def is_public(request: web.Request) -> bool:
     return _name(request).startswith("public.")
+
+
+def is_admin(request: web.Request) -> bool:
+    """Whether this is for the operator, whose token then counts alone."""
+    return _name(request).startswith("admin.")
 
 
 def takes_link(request: web.Request) -> bool:

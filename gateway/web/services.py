@@ -21,7 +21,7 @@ from gateway.telemetry.faults import Faults
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import StreamObserver
 from gateway.telemetry.trace import TraceContext
-from gateway.tokens import Authenticator
+from gateway.tokens import AdminToken, Authenticator
 from gateway.tokens.links import Links
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.retry import Retrying
@@ -42,6 +42,7 @@ class Services:
     counts: BoundedMemoryStorage  #: what the rate limiter counts in, for its sweeps
     leases: OwnerLeases
     authenticator: Authenticator
+    admin: AdminToken
     links: Links
     conversations: Conversations
     metrics: Metrics

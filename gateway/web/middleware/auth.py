@@ -1,4 +1,4 @@
-"""Finds out who asks. Public pages and probes are for everybody."""
+"""Finds out who asks. Public pages and probes are for everybody, `/api/admin` for operators."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from aiohttp.typedefs import Handler
 from gateway.identity import client_address, identify
 from gateway.tokens import credential_of
 from gateway.web.audited import note_login
-from gateway.web.routes import is_public, takes_link
+from gateway.web.routes import is_admin, is_public, takes_link
 from gateway.web.services import IDENTITY, SERVICES
 
 
@@ -16,11 +16,10 @@ from gateway.web.services import IDENTITY, SERVICES
 async def authentication(request: web.Request, handler: Handler) -> web.StreamResponse:
     services = request.app[SERVICES]
     subject = None
-    if services.settings.auth_mode != "none" and not _is_free(request):
-        credential = credential_of(
-            request.headers.get(hdrs.AUTHORIZATION), request.headers.get("X-Api-Key")
-        )
-        subject = await services.authenticator.authenticate(credential)
+    if is_admin(request):
+        services.admin.check(_credential(request))
+    elif services.settings.auth_mode != "none" and not _is_free(request):
+        subject = await services.authenticator.authenticate(_credential(request))
     peer = _peer(request)
     address = client_address(
         peer, request.headers.getall("X-Forwarded-For", []), services.settings.trusted_proxies
@@ -34,6 +33,10 @@ async def authentication(request: web.Request, handler: Handler) -> web.StreamRe
     )
     note_login(request)
     return await handler(request)
+
+
+def _credential(request: web.Request) -> str | None:
+    return credential_of(request.headers.get(hdrs.AUTHORIZATION), request.headers.get("X-Api-Key"))
 
 
 def _is_free(request: web.Request) -> bool:
