@@ -47,7 +47,7 @@ from gateway.tokens import AdminToken, ApiKeyAuthenticator, Authenticator, NoAut
 from gateway.tokens.links import Links, link_key_path
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.retry import Retrying
-from gateway.web import admin, conversations, graphql, health, links, pages, streams
+from gateway.web import admin, conversations, graphql, health, links, openapi, pages, streams
 from gateway.web.chat import chat_stream
 from gateway.web.middleware.access import access
 from gateway.web.middleware.audit import audit, hold_response
@@ -79,6 +79,7 @@ _PROBES = {
     "/health/liveliness": health.live,
     "/health/readiness": health.ready,
     "/metrics": health.metrics,
+    openapi.PATH: openapi.description,
     "/playground": pages.playground,
     "/static/{name}": pages.static,
 }

@@ -381,6 +381,14 @@ async def test_client_that_breaks_off_its_body_costs_nothing(path: str) -> None:
     assert len(backend.exchanges) == 1
 
 
+@pytest.mark.parametrize("body", [b'"text"', b"[1]", b"null", b"{", b"\xed", DEEP])
+async def test_graphql_takes_nothing_but_an_object(body: bytes) -> None:
+    async with running_gateway("http://127.0.0.1:9") as gateway:
+        answer = await ask_raw(gateway.port, [Bad("", body, path="/graphql").request()])
+    assert answer.status == 400
+    assert json.loads(answer.body)["error"]["code"] in {"invalid_json", "invalid_type"}
+
+
 async def test_text_of_any_language_and_any_line_end_reaches_the_backend_as_it_is() -> None:
     text = 'line\nnext\r\n\u2028\u0085 "quoted" \\ \U0001f30d \u202e'
     history = [{"role": "user", "content": text}, {"role": "assistant", "content": ""}]
