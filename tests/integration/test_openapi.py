@@ -52,7 +52,9 @@ async def test_every_route_is_described() -> None:
         app = gateway.runner.app
         assert app is not None
         routes = {
-            resource.canonical.replace("{path:.*}", "{path}") for resource in app.router.resources()
+            resource.canonical.replace("{path:.*}", "{path}")
+            for resource in app.router.resources()
+            if not resource.canonical.startswith("/api/admin/")
         }
     assert routes - UNDESCRIBED == described().keys()
 
