@@ -116,7 +116,7 @@ class Drafter:
             return _truncated(text, self.policy).encode()
         if name == "email" and "@" not in text:
             raise ValueError
-        return _clear(text.lower() if name == "email" else text)
+        return clear_value(text.lower() if name == "email" else text)
 
     def _key_ids(self, type_: str, keys: Mapping[str, str]) -> Object:
         accepted: Object = {}
@@ -141,7 +141,8 @@ def _truncated(text: str, policy: Policy) -> str:
     return str(ip_network((address, bits), strict=False))
 
 
-def _clear(text: str) -> bytes:
+def clear_value(text: str) -> bytes:
+    """Text as it is stored; raises ValueError where it can't be."""
     raw = unicodedata.normalize("NFC", text.strip()).encode()  # ValueError for half a pair
     if not raw or len(raw) > MAX_CLEAR_BYTES or not text.strip().isprintable():
         raise ValueError

@@ -195,6 +195,24 @@ class AuditLog:
         """Records an event of the log itself."""
         self.submit(Entry(self.drafter.draft(type_, fields), now_ms()))
 
+    async def record(
+        self,
+        type_: str,
+        fields: Mapping[str, Json],
+        personal: Mapping[str, str | bytes] | None = None,
+        keys: Mapping[str, str] | None = None,
+    ) -> Receipt:
+        """Records an event of the log itself; durable when it returns.
+
+        Raises:
+            TimeoutError: it isn't within the time for a commit. It may be later.
+        """
+        done: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        draft = self.drafter.draft(type_, fields, personal, keys)
+        self.submit(Entry(draft, now_ms(), done=done))
+        async with asyncio.timeout(self.manner.patience_s):
+            return await done
+
     # As the writer's witness
 
     def committed(self, records: Sequence[Record], took_s: float) -> None:

@@ -115,6 +115,11 @@ class AuditStore:
         async with translated():
             await self.database.tidy()
 
+    async def scrub(self) -> bool:
+        """See `gateway.database.Database.scrub`."""
+        async with translated():
+            return await self.database.scrub()
+
     async def logs(self) -> list[LogInfo]:
         """Every log, the catalogue among them, in the order of their opening."""
         return await self.run(all_logs)

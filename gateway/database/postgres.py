@@ -80,6 +80,10 @@ class Postgres:
     async def tidy(self) -> None:
         """Its own autovacuum does that."""
 
+    async def scrub(self, *, rewrites: bool = False) -> bool:
+        """Not from here: its vacuum, the archive of its log and its replicas are the server's."""
+        return False
+
     async def claim(self) -> None:
         """By a lock that the server takes back when the connection ends, however that comes.
 

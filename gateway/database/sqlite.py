@@ -27,6 +27,7 @@ from gateway.errors import SettingsError
 
 _BUSY_S = 5
 _VACUUM_PAGES = 1000
+_SCRUBS = 3
 _WAL_LIMIT_BYTES = 64 * 1024 * 1024
 _QUICK = ("synchronous=NORMAL", "foreign_keys=ON")
 _LASTING = ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON")
@@ -82,6 +83,10 @@ class Sqlite:
         script = f"PRAGMA incremental_vacuum({_VACUUM_PAGES})"
         await self._writer.run(lambda connection: _driver(connection).executescript(script).close())
 
+    async def scrub(self, *, rewrites: bool = False) -> bool:
+        """The write-ahead log is emptied; whoever reads just then makes it take a little longer."""
+        return await self._writer.worker.run(partial(self._scrub, rewrites=rewrites))
+
     async def claim(self) -> None:
         """The claim to the directory that the file is in is enough: see `gateway.stream.claim`."""
 
@@ -99,6 +104,13 @@ class Sqlite:
             self._writer.transact(self._migrate)
         finally:
             os.close(lock)
+
+    def _scrub(self, *, rewrites: bool) -> bool:
+        if rewrites:
+            self._writer.outside("VACUUM")
+        return any(
+            self._writer.outside("PRAGMA wal_checkpoint(TRUNCATE)") == 0 for _ in range(_SCRUBS)
+        )
 
     def _migrate(self, connection: sa.Connection) -> None:
         if not self._migrations.is_current(connection):
@@ -167,6 +179,13 @@ class _Lane:
             driver.rollback()
             connection.rollback()
         return result
+
+    def outside(self, statement: str) -> object:
+        """One statement outside of any transaction, in the lane's thread only; its first value."""
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        row = _driver(self._connection).execute(statement).fetchone()
+        return row[0] if row is not None else None
 
     async def close(self) -> None:
         await self.worker.run(self._disconnect)

@@ -143,7 +143,10 @@ def server(module: Module) -> Iterator[str]:
 
 
 #: The audit log's parts that speak to its database.
-_AUDIT = ("store", "ledger", "catalogue", "dump", "retention", "holds")
+_AUDIT = (
+    *("store", "ledger", "catalogue", "dump", "retention", "holds"),
+    *("subject", "plan", "removal", "settlement"),
+)
 
 
 def sql(module: Module) -> Iterator[str]:
