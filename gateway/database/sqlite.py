@@ -7,10 +7,10 @@ and close costs more than the statements do.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 
 from gateway.database import Parameters
+from gateway.database.guard import FileGuard
 from gateway.database.migrations import Migrations
 from gateway.database.worker import Worker
 from gateway.errors import SettingsError
@@ -57,9 +58,10 @@ class Sqlite:
         )
         pragmas = _LASTING if is_lasting else _QUICK
         sa.event.listen(self._engine, "connect", partial(_set_up, pragmas))
+        self._guard = FileGuard(Path(f"{path}.lock"), patience_s=_BUSY_S)
         # A read that turns into a write can't wait for another writer: so say it at the start.
-        self._writer = _Lane(self._engine, f"{name} writer", "BEGIN IMMEDIATE")
-        self._reader = _Lane(self._engine, f"{name} reader", "BEGIN")
+        self._writer = _Lane(self._engine, f"{name} writer", "BEGIN IMMEDIATE", self._guard)
+        self._reader = _Lane(self._engine, f"{name} reader", "BEGIN", self._guard)
 
     @property
     def dialect(self) -> sa.Dialect:
@@ -96,37 +98,34 @@ class Sqlite:
     async def close(self) -> None:
         await self._reader.close()
         await self._writer.close()
+        self._guard.close()
 
     def _prepare(self) -> None:
-        lock = self._lock()
-        try:
+        """Alone with the file: switching to WAL doesn't wait for others."""
+        self._make()
+        with self._guard:
             self._check()
             self._writer.transact(self._migrate)
-        finally:
-            os.close(lock)
 
     def _scrub(self, *, rewrites: bool) -> bool:
-        if rewrites:
-            self._writer.outside("VACUUM")
-        return any(
-            self._writer.outside("PRAGMA wal_checkpoint(TRUNCATE)") == 0 for _ in range(_SCRUBS)
-        )
+        with self._guard:
+            if rewrites:
+                self._writer.outside("VACUUM")
+            truncate = "PRAGMA wal_checkpoint(TRUNCATE)"
+            return any(self._writer.outside(truncate) == 0 for _ in range(_SCRUBS))
 
     def _migrate(self, connection: sa.Connection) -> None:
         if not self._migrations.is_current(connection):
             self._migrations.load().apply(connection)
 
-    def _lock(self) -> int:
-        """Held while the file is made ready: switching to WAL doesn't wait for others."""
+    def _make(self) -> None:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-            lock = os.open(f"{self._path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            for path in (self._path, Path(f"{self._path}.lock")):
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         except OSError as error:
             reason = f"DATA_DIR: {self._path} can't be written: {error.strerror}"
             raise SettingsError(reason) from error
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return lock
 
     def _check(self) -> None:
         try:
@@ -152,10 +151,12 @@ class Sqlite:
 class _Lane:
     """A thread and its connection, which both last from the first transaction until `close`."""
 
-    def __init__(self, engine: sa.Engine, name: str, begin: str) -> None:
+    def __init__(self, engine: sa.Engine, name: str, begin: str, guard: FileGuard) -> None:
         self.worker = Worker(name)
         self._engine = engine
         self._begin = begin
+        self._guard = guard
+        self._entry = guard if "IMMEDIATE" in begin else nullcontext()
         self._connection: sa.Connection | None = None
 
     async def run(self, work: Callable[[sa.Connection], _T]) -> _T:
@@ -171,13 +172,14 @@ class _Lane:
             self._connection = self._engine.connect()
         connection = self._connection
         driver = _driver(connection)
-        driver.execute(self._begin)
-        try:
-            result = work(connection)
-            driver.commit()
-        finally:
-            driver.rollback()
-            connection.rollback()
+        with self._entry:
+            driver.execute(self._begin)
+            try:
+                result = work(connection)
+                driver.commit()
+            finally:
+                driver.rollback()
+                connection.rollback()
         return result
 
     def outside(self, statement: str) -> object:
@@ -194,7 +196,8 @@ class _Lane:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            with self._guard:  # the last one to go empties the write-ahead log
+                connection.close()
 
 
 def _driver(connection: sa.Connection) -> sqlite3.Connection:
