@@ -1,4 +1,4 @@
-"""A real Chromium for tests."""
+"""A real Chromium for tests, and what a page must never do in it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
 
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
+
+_NODE = Path(__file__).parent / "node"
+PHONE = {"width": 390, "height": 844}
+DESK = {"width": 1280, "height": 900}
 
 
 @asynccontextmanager
@@ -18,3 +24,43 @@ async def running_chromium() -> AsyncIterator[Browser]:
         running = await playwright.chromium.launch(executable_path=path, args=arguments)
         yield running
         await running.close()
+
+
+@asynccontextmanager
+async def opened(
+    browser: Browser, url: str, path: str = "/playground", **context: object
+) -> AsyncIterator[tuple[Page, list[str]]]:
+    """A page of the gateway at `url`, and what it complains of or asks of others."""
+    page = await browser.new_page(**context)  # type: ignore[arg-type]
+    troubles: list[str] = []
+    page.on("console", lambda message: troubles.append(message.text))
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith(url) else troubles.append(request.url),
+    )
+    await page.goto(f"{url}{path}")
+    yield page, troubles
+    await page.close()
+
+
+async def barriers(page: Page) -> list[str]:
+    """What axe finds that keeps people out: the rule and the element."""
+    await page.evaluate(_axe())
+    found: list[str] = await page.evaluate(
+        "axe.run().then(({violations}) => violations.flatMap("
+        "({id, nodes}) => nodes.map((node) => `${id}: ${node.html}`)))"
+    )
+    return found
+
+
+async def overflow_px(page: Page) -> int:
+    """How much wider than the window the page is."""
+    found: int = await page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    return found
+
+
+@cache
+def _axe() -> str:
+    modules = Path(os.environ.get("TEST_NODE_MODULES") or _NODE / "node_modules")
+    return (modules / "axe-core" / "axe.min.js").read_text()

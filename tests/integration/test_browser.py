@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser
 
 from scripts.mock.answers import answer_to
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
 from tests.backend import Exchange, ScriptedBackend, chunked, sse_head
-from tests.browsers import running_chromium
+from tests.browsers import opened, running_chromium
 from tests.faults import FaultProxy
 from tests.gateway import Gateway, running_gateway
 
@@ -44,22 +44,6 @@ def whole_answer() -> str:
 async def browser() -> AsyncIterator[Browser]:
     async with running_chromium() as running:
         yield running
-
-
-@asynccontextmanager
-async def opened(browser: Browser, url: str) -> AsyncIterator[tuple[Page, list[str]]]:
-    """A page, and what it complains of or asks of others."""
-    page = await browser.new_page()
-    troubles: list[str] = []
-    page.on("console", lambda message: troubles.append(message.text))
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on(
-        "request",
-        lambda request: None if request.url.startswith(url) else troubles.append(request.url),
-    )
-    await page.goto(f"{url}/playground")
-    yield page, troubles
-    await page.close()
 
 
 @asynccontextmanager
