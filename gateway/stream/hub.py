@@ -46,6 +46,21 @@ class Observer(Protocol):
     def stream_ended(self, stream: LiveStream) -> None: ...
 
 
+class Observers:
+    """Several, told one after the other."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def stream_started(self, stream: LiveStream) -> None:
+        for observer in self._observers:
+            observer.stream_started(stream)
+
+    def stream_ended(self, stream: LiveStream) -> None:
+        for observer in self._observers:
+            observer.stream_ended(stream)
+
+
 @dataclass(frozen=True, slots=True)
 class Clocks:
     """All in seconds; 0 switches one off."""
@@ -281,7 +296,11 @@ class Hub:
 
     def streams(self) -> list[LiveStream]:
         """Every stream that can be read, the ended ones first."""
-        return [*self._shelf, *(running.stream for running in self._running.values())]
+        return [*self._shelf, *self.running()]
+
+    def running(self) -> list[LiveStream]:
+        """Every stream that runs now, the oldest first."""
+        return [running.stream for running in self._running.values()]
 
     def attach(self, stream: LiveStream) -> None:
         """Announces one more reader, who must `leave`.

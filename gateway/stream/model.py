@@ -98,6 +98,8 @@ def user_ending(reason: str | None) -> Ending:
     return Ending(Status.TERMINATED, reason)
 
 
+#: Ends that readers see as an error.
+ERROR_REASONS = frozenset(_ERROR_MESSAGES)
 ENDING_REASONS = frozenset(
     [e.reason for e in (COMPLETED, INCOMPLETE, USER_REQUESTED, DURATION_CAP, CLIENT_GONE)]
     + list(_ERROR_MESSAGES)

@@ -122,6 +122,15 @@ class Metrics:
         """An operation of the store has ended, well or not."""
         self._store_seconds.labels(operation).observe(took_s)
 
+    def counts(self, name: str) -> dict[str, int]:
+        """A counter's samples by their label; with several labels, by the first."""
+        counts: dict[str, int] = {}
+        for metric in self._registry.restricted_registry([name]).collect():
+            for sample in metric.samples:
+                label = next(iter(sample.labels.values()), "")
+                counts[label] = counts.get(label, 0) + int(sample.value)
+        return counts
+
     def render(self) -> bytes:
         """The metrics in Prometheus's text format 0.0.4."""
         return generate_latest(self._registry)
