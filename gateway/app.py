@@ -30,10 +30,10 @@ from gateway.stream.archive import Archive
 from gateway.stream.cipher import Cipher
 from gateway.stream.claim import DirectoryClaim
 from gateway.stream.conversations import Conversations
-from gateway.stream.hub import Clocks, Hub, Limits
+from gateway.stream.hub import Clocks, Hub, Limits, Observers
 from gateway.stream.keeper import Keeper
 from gateway.stream.log import LogBudget
-from gateway.stream.model import ENDING_REASONS
+from gateway.stream.model import ENDING_REASONS, ERROR_REASONS
 from gateway.stream.producer import Bounds
 from gateway.stream.sql import make_store
 from gateway.stream.store import SessionStore, instance_name
@@ -41,6 +41,7 @@ from gateway.stream.timed import TimedStore
 from gateway.stream.upkeep import Upkeep
 from gateway.tasks import TaskOwner
 from gateway.telemetry.faults import Faults
+from gateway.telemetry.history import Watch
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import StreamObserver
 from gateway.tokens import AdminToken, ApiKeyAuthenticator, Authenticator, NoAuthentication
@@ -48,6 +49,7 @@ from gateway.tokens.links import Links, link_key_path
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.retry import Retrying
 from gateway.web import admin, conversations, graphql, health, links, openapi, pages, streams
+from gateway.web.admin import OVERVIEW
 from gateway.web.chat import chat_stream
 from gateway.web.middleware.access import access
 from gateway.web.middleware.audit import audit, hold_response
@@ -59,6 +61,7 @@ from gateway.web.middleware.limits import put_rate_headers, rate_limit
 from gateway.web.middleware.presence import presence
 from gateway.web.middleware.trace import put_trace_headers, trace
 from gateway.web.outlet import StallWatch
+from gateway.web.overview import Overview
 from gateway.web.presence import PresenceWatch
 from gateway.web.provider import provider
 from gateway.web.proxy import relay_request
@@ -81,6 +84,7 @@ _PROBES = {
     "/metrics": health.metrics,
     openapi.PATH: openapi.description,
     "/playground": pages.playground,
+    "/dashboard": pages.dashboard,
     "/static/{name}": pages.static,
 }
 
@@ -95,6 +99,7 @@ _ONE_STREAM_ROUTES = {
     streams.TERMINATE_PATH: streams.terminate,
 }
 _ADMIN_ROUTES = {
+    admin.OVERVIEW_PATH: admin.overview,
     admin.STREAM_PATH: admin.stream,
     f"{admin.PATH}/{_REST}": admin.nothing,
 }
@@ -124,12 +129,19 @@ def make_app(settings: Settings) -> web.Application:
         ]
     )
     app[SERVICES] = services
+    if services.watch is not None:
+        app[OVERVIEW] = Overview(services, services.watch)
+        app.on_shutdown.append(_send_viewers_away)
     app.on_response_prepare.extend(
         [hold_response, put_trace_headers, put_rate_headers, put_cors_headers]
     )
     app.cleanup_ctx.append(_run_services)
     _add_routes(app, settings)
     return app
+
+
+async def _send_viewers_away(app: web.Application) -> None:
+    app[OVERVIEW].close()
 
 
 async def serve(settings: Settings) -> None:
@@ -182,6 +194,7 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
     metrics = Metrics()
     faults = _make_faults(settings, metrics)
     observer = StreamObserver(metrics, faults, ENDING_REASONS)
+    watch = Watch(metrics, ERROR_REASONS) if settings.admin_token is not None else None
     counts = BoundedMemoryStorage()
     budget = LogBudget(settings.buffer_total_bytes)
     store = TimedStore(_make_store(settings), metrics.note_store)
@@ -204,7 +217,7 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
             resume_ttl_s=settings.resume_ttl_seconds,
         ),
         budget=budget,
-        observer=observer,
+        observer=observer if watch is None else Observers(observer, watch),
         keeper=keeper,
         archive=Archive(store, provider_dialect, budget),
     )
@@ -230,6 +243,7 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
         metrics=metrics,
         faults=faults,
         observer=observer,
+        watch=watch,
         stalls=StallWatch(settings.write_stall_seconds),
         presence=PresenceWatch(),
         recorder=_make_recorder(settings, metrics),
@@ -353,7 +367,9 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
             if services.recorder is not None:
                 await services.recorder.log.open()
             is_open = await upkeep.open()
-            async with _all_running(services, upkeep.run(is_open=is_open)):
+            async with _all_running(services, upkeep.run(is_open=is_open)) as tasks:
+                if OVERVIEW in app:
+                    tasks.spawn(app[OVERVIEW].run(), name="overview")
                 yield
         finally:
             if services.recorder is not None:
@@ -364,7 +380,7 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _all_running(
     services: Services, upkeep: Coroutine[object, object, None]
-) -> AsyncIterator[None]:
+) -> AsyncIterator[TaskOwner]:
     tasks = TaskOwner()
     tasks.spawn(_tick(services), name="ticker")
     tasks.spawn(upkeep, name="store")
@@ -373,7 +389,7 @@ async def _all_running(
         tasks.spawn(Sweeper(services.recorder.log).run(), name="audit sweeps")
     await services.upstream.start()
     services.keeper.start()
-    yield
+    yield tasks
     await tasks.cancel()
     await services.hub.drain(0)
     await services.keeper.close()

@@ -11,13 +11,33 @@ from aiohttp import hdrs, web
 from gateway.errors import NotFound
 from gateway.stream.model import StreamId, user_ending
 from gateway.web.audited import note_stop
-from gateway.web.response import json_response
+from gateway.web.overview import Overview
+from gateway.web.response import EventStreamResponse, json_response
 from gateway.web.services import SERVICES
 
 PATH = "/api/admin"
+OVERVIEW_PATH = f"{PATH}/overview"
 STREAM_PATH = f"{PATH}/streams/{{stream_id}}"
+OVERVIEW = web.AppKey("overview", Overview)
+#: A viewer that takes nothing for so long has vanished.
+_VANISHED_S = 30.0
 #: The reason of a stream that an operator has stopped.
 STOPPED_BY = "operator"
+
+
+async def overview(request: web.Request) -> web.StreamResponse:
+    """The state of everything: as JSON, or by `Accept` as an event stream."""
+    if request.method != hdrs.METH_GET:
+        raise web.HTTPMethodNotAllowed(request.method, (hdrs.METH_GET,))
+    seen = request.app[OVERVIEW]
+    if "text/event-stream" not in request.headers.get(hdrs.ACCEPT, ""):
+        return json_response({**seen.snapshot(), "history": seen.history()})
+    response = EventStreamResponse({"X-Accel-Buffering": "no"}, vanished_s=_VANISHED_S)
+    with seen.viewing():
+        await response.prepare(request)
+        async for frame in seen.frames():
+            await response.write(frame)
+    return response
 
 
 async def stream(request: web.Request) -> web.StreamResponse:

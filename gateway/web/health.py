@@ -32,8 +32,13 @@ async def ready(request: web.Request) -> web.StreamResponse:
 
 async def health(request: web.Request) -> web.StreamResponse:
     services = request.app[SERVICES]
+    return json_response(report(services), status=503 if services.hub.is_draining else 200)
+
+
+def report(services: Services) -> dict[str, object]:
+    """The gateway's state, without anything personal."""
     settings = services.settings
-    report = {
+    return {
         "status": _status(services),
         "version": gateway.__version__,
         "uptime_seconds": round(time.monotonic() - _STARTED, 1),
@@ -56,7 +61,6 @@ async def health(request: web.Request) -> web.StreamResponse:
             "limit_bytes": settings.buffer_total_bytes,
         },
     }
-    return json_response(report, status=503 if services.hub.is_draining else 200)
 
 
 def _told(fault: Fault) -> dict[str, object]:

@@ -6,19 +6,30 @@ from importlib import resources
 
 from aiohttp import web
 
+from gateway.web.services import SERVICES
+
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _TYPES = {"css": "text/css", "html": "text/html", "js": "text/javascript", "svg": "image/svg+xml"}
+_FOLDER = resources.files("gateway").joinpath("static")
 _FILES = {
-    name: resources.files("gateway").joinpath("static", name).read_bytes()
-    for name in ("playground.html", "playground.css", "playground.js", "playground.svg")
+    path.name: path.read_bytes()
+    for path in _FOLDER.iterdir()
+    if path.name.rpartition(".")[2] in _TYPES
 }
 
 
 async def playground(request: web.Request) -> web.StreamResponse:
     return _file("playground.html")
+
+
+async def dashboard(request: web.Request) -> web.StreamResponse:
+    """The page alone shows nothing; what it shows, it asks for with the admin token."""
+    if not request.app[SERVICES].admin.is_set:
+        raise web.HTTPNotFound
+    return _file("dashboard.html")
 
 
 async def static(request: web.Request) -> web.StreamResponse:

@@ -18,6 +18,7 @@ from gateway.stream.hub import Hub
 from gateway.stream.keeper import Keeper
 from gateway.stream.store import SessionStore
 from gateway.telemetry.faults import Faults
+from gateway.telemetry.history import Watch
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import StreamObserver
 from gateway.telemetry.trace import TraceContext
@@ -48,6 +49,7 @@ class Services:
     metrics: Metrics
     faults: Faults
     observer: StreamObserver
+    watch: Watch | None  #: none without `ADMIN_TOKEN`
     stalls: StallWatch
     presence: PresenceWatch
     recorder: Recorder | None  #: none with `AUDIT_MODE=off`

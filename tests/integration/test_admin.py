@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 
 from gateway.audit.canonical import Object
@@ -18,8 +23,11 @@ from tests.backend import Exchange, ScriptedBackend, json_response
 from tests.gateway import ADMIN_TOKEN, AS_ADMIN, running_gateway
 
 CHAT = "/api/v2/chat-stream"
+OVERVIEW = "/api/admin/overview"
+EVENTS = {"Accept": "text/event-stream"}
+QUESTION = "how do I brew it?"
 LONG = Behaviour(first=0, pace=20, tokens=1000)
-ADMIN_PATHS = ["/api/admin/streams/abc", "/api/admin/nothing/here"]
+ADMIN_PATHS = ["/api/admin/streams/abc", OVERVIEW, "/api/admin/nothing/here"]
 WRONG = {
     "none": ({}, "missing_credential"),
     "another": ({"Authorization": "Bearer another-token-for-tests"}, "invalid_admin_token"),
@@ -122,3 +130,107 @@ def test_token_that_is_too_easy_or_does_not_fit_a_header_stops_the_start(
     with pytest.raises(SettingsError, match="ADMIN_TOKEN") as caught:
         load_settings()
     assert token not in str(caught.value)
+
+
+@asynccontextmanager
+async def watching(client: aiohttp.ClientSession) -> AsyncIterator[Viewer]:
+    async with client.get(OVERVIEW, headers=AS_ADMIN | EVENTS) as answer:
+        assert answer.status == 200
+        yield Viewer(answer)
+
+
+@dataclass(frozen=True)
+class Viewer:
+    answer: aiohttp.ClientResponse
+
+    async def next(self) -> tuple[str, dict[str, Any]]:
+        """The name and the data of the next event."""
+        async with asyncio.timeout(5):
+            name = (await self.answer.content.readuntil(b"\n")).decode().strip()
+            data = await self.answer.content.readuntil(b"\n\n")
+        return name.removeprefix("event: "), orjson.loads(data.removeprefix(b"data: "))
+
+
+async def test_overview_tells_of_every_stream_and_of_no_person() -> None:
+    async with (
+        serving(LONG) as url,
+        running_gateway(url, upstream_dialect="rag", admin_token=ADMIN_TOKEN) as gateway,
+        aiohttp.ClientSession(gateway.url) as client,
+        client.post(CHAT, json={"query": QUESTION, "user_email": "ada@example.com"}) as one,
+        client.post(CHAT, json={"query": QUESTION, "conversation_id": "secret"}) as two,
+    ):
+        for asked in (one, two):
+            await asked.content.readuntil(b"content_chunk")
+        async with client.get(OVERVIEW, headers=AS_ADMIN) as answer:
+            text = await answer.text()
+            overview = orjson.loads(text)
+        rows = overview["streams"]["rows"]
+        assert [row["id"] for row in rows] == [a.headers["X-Stream-Id"] for a in (one, two)]
+        assert {row["state"] for row in rows} == {"streaming"}
+        assert len({row["owner"] for row in rows}) == 1
+        assert overview["streams"]["total"] == 2
+        assert overview["health"]["sessions"]["active"] == 2
+        for secret in (QUESTION, "ada@example.com", "secret", "127.0.0.1:", "addr:"):
+            assert secret not in text.replace(url, "")
+
+
+async def test_viewers_get_the_history_and_then_a_snapshot_every_second() -> None:
+    async with (
+        serving(Behaviour(first=0, pace=1, tokens=5)) as url,
+        running_gateway(url, upstream_dialect="rag", admin_token=ADMIN_TOKEN) as gateway,
+        aiohttp.ClientSession(gateway.url) as client,
+        watching(client) as one,
+        watching(client) as other,
+    ):
+        for viewer in (one, other):
+            assert (await viewer.next())[0] == "history"
+            assert (await viewer.next())[0] == "snapshot"
+        async with client.post(CHAT, json={"query": QUESTION}) as answer:
+            await answer.read()
+        seen = [await one.next(), await other.next()]
+        assert seen[0] == seen[1]
+        name, snapshot = seen[0]
+        assert name == "snapshot"
+        assert snapshot["endings"] == {"completed": 1}
+        assert snapshot["first_token"]["p50"] > 0
+
+
+async def test_seventeenth_viewer_is_asked_to_wait_and_finds_a_place_that_was_left() -> None:
+    async with (
+        running_gateway("http://127.0.0.1:1", admin_token=ADMIN_TOKEN) as gateway,
+        aiohttp.ClientSession(gateway.url) as client,
+        AsyncExitStack() as stack,
+    ):
+        viewers = [await stack.enter_async_context(watching(client)) for _ in range(16)]
+        async with client.get(OVERVIEW, headers=AS_ADMIN | EVENTS) as answer:
+            assert answer.status == 429
+            assert (await answer.json())["error"]["code"] == "too_many_viewers"
+            assert "Retry-After" in answer.headers
+        viewers[0].answer.close()
+        async with asyncio.timeout(5):
+            while True:
+                async with client.get(OVERVIEW, headers=AS_ADMIN | EVENTS) as answer:
+                    if answer.status == 200:
+                        break
+                await asyncio.sleep(0.02)
+
+
+async def test_viewers_do_not_hold_up_the_end_of_the_gateway() -> None:
+    async with aiohttp.ClientSession() as client:
+        async with running_gateway("http://127.0.0.1:1", admin_token=ADMIN_TOKEN) as gateway:
+            url = gateway.url + OVERVIEW
+            answer = await client.get(url, headers=AS_ADMIN | EVENTS)
+            await answer.content.readuntil(b"snapshot")
+        async with asyncio.timeout(5):
+            assert await answer.content.read()
+        assert answer.content.at_eof()
+
+
+async def test_dashboard_is_there_only_with_a_token() -> None:
+    for token, status in ((None, 404), (ADMIN_TOKEN, 200)):
+        async with (
+            running_gateway("http://127.0.0.1:1", admin_token=token) as gateway,
+            aiohttp.ClientSession(gateway.url) as client,
+            client.get("/dashboard") as answer,
+        ):
+            assert answer.status == status

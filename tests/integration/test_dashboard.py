@@ -1,0 +1,241 @@
+"""The dashboard in a real Chromium, on the running gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from scripts.mock.behaviour import Behaviour
+from scripts.mock.server import serving
+from tests.browsers import DESK, PHONE, barriers, opened, overflow_px, running_chromium
+from tests.faults import FaultProxy
+from tests.gateway import ADMIN_TOKEN, Gateway, running_gateway
+
+CHAT = "/api/v2/chat-stream"
+LONG = Behaviour(first=0, pace=20, tokens=2000)
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with running_chromium() as running:
+        yield running
+
+
+@asynccontextmanager
+async def gateway_with(behaviour: Behaviour, **settings: object) -> AsyncIterator[Gateway]:
+    settings = {"upstream_dialect": "rag", "admin_token": ADMIN_TOKEN, **settings}
+    async with serving(behaviour) as url, running_gateway(url, **settings) as gateway:
+        yield gateway
+
+
+@asynccontextmanager
+async def streaming(url: str, *questions: str) -> AsyncIterator[list[str]]:
+    """The ids of streams that run, one for each question."""
+    async with aiohttp.ClientSession(url) as client:
+        answers = [await client.post(CHAT, json={"query": query}) for query in questions]
+        for answer in answers:
+            await answer.content.readuntil(b"content_chunk")
+        yield [answer.headers["X-Stream-Id"] for answer in answers]
+
+
+async def sign_in(page: Page) -> None:
+    await page.fill("#token", ADMIN_TOKEN)
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#link")).to_have_text("Live")
+
+
+async def test_dashboard_shows_what_runs_and_what_has_ended(browser: Browser) -> None:
+    async with gateway_with(LONG) as gateway:
+        async with aiohttp.ClientSession(gateway.url) as client:
+            async with client.post(CHAT, json={"query": "[mock: tokens=3] hi"}) as answer:
+                await answer.read()
+            async with client.post(CHAT, json={"query": "[mock: error=2] hi"}) as answer:
+                await answer.read()
+        async with (
+            streaming(gateway.url, "one", "two") as ids,
+            opened(browser, gateway.url, "/dashboard") as (page, troubles),
+        ):
+            await sign_in(page)
+            await expect(page.locator("#tile-active")).to_have_text("2")
+            for stream_id in ids:
+                await expect(page.locator("#streams tbody")).to_contain_text(stream_id)
+            await expect(page.locator("#streams tbody .state").first).to_have_text("streaming")
+            await expect(page.locator("#endings")).to_contain_text("completed1")
+            await expect(page.locator("#endings")).to_contain_text("upstream error1")
+            await expect(page.locator("#faults")).to_contain_text("upstream error (stream)")
+            await expect(page.locator("#status")).to_have_text("Ok")
+            await expect(page.locator("#parts")).to_contain_text("Keeps up")
+            assert troubles == []
+
+
+async def test_stream_that_ends_leaves_the_table(browser: Browser) -> None:
+    async with (
+        gateway_with(LONG) as gateway,
+        opened(browser, gateway.url, "/dashboard") as (page, _),
+    ):
+        await sign_in(page)
+        async with streaming(gateway.url, "one") as (stream_id,):
+            row = page.locator("#streams tbody tr")
+            await expect(row).to_contain_text(stream_id)
+            found = gateway.services.hub.running()[0]
+            async with aiohttp.ClientSession(gateway.url) as client:
+                await client.delete(f"/api/v2/streams/{found.id}")
+            await expect(row).to_have_count(0)
+            await expect(page.locator("#streams-none")).to_be_visible()
+
+
+@pytest.mark.parametrize("way", ["mouse", "keyboard"])
+async def test_operator_stops_a_stream_after_saying_that_they_mean_it(
+    browser: Browser, way: str
+) -> None:
+    async with (
+        gateway_with(LONG) as gateway,
+        streaming(gateway.url, "one") as (stream_id,),
+        opened(browser, gateway.url, "/dashboard") as (page, troubles),
+    ):
+        await sign_in(page)
+        button = page.get_by_role("button", name=f"Stop stream {stream_id}")
+        if way == "mouse":
+            await button.click()
+            await page.get_by_role("button", name="Let it run").click()
+            assert len(gateway.services.hub) == 1
+            await button.click()
+            await page.get_by_role("button", name="Stop it").click()
+        else:
+            await button.focus()
+            await page.keyboard.press("Enter")
+            await page.keyboard.press("Escape")
+            await expect(page.locator("#sure")).to_be_hidden()
+            assert len(gateway.services.hub) == 1
+            await expect(button).to_be_focused()
+            await page.keyboard.press("Enter")
+            await page.keyboard.press("Enter")
+        await gateway.wait_for_streams(0)
+        await expect(page.locator("#said")).to_contain_text("operator")
+        await expect(page.locator("#endings")).to_contain_text("custom1")
+        assert troubles == []
+
+
+async def test_wrong_token_is_refused_in_words_and_not_kept(browser: Browser) -> None:
+    async with (
+        gateway_with(LONG) as gateway,
+        opened(browser, gateway.url, "/dashboard") as (page, _),
+    ):
+        await page.fill("#token", "another-token-for-tests")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#refused")).to_be_visible()
+        await expect(page.locator("#board")).to_be_hidden()
+        await expect(page.locator("#token")).to_be_focused()
+        assert await page.evaluate("sessionStorage.length + localStorage.length") == 0
+
+
+async def test_token_outlives_a_reload_and_not_a_sign_out(browser: Browser) -> None:
+    async with (
+        gateway_with(LONG) as gateway,
+        opened(browser, gateway.url, "/dashboard") as (page, troubles),
+    ):
+        await sign_in(page)
+        await page.reload()
+        await expect(page.locator("#link")).to_have_text("Live")
+        assert ADMIN_TOKEN not in page.url
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page.locator("#login")).to_be_visible()
+        assert await page.evaluate("sessionStorage.length + localStorage.length") == 0
+        await page.reload()
+        await expect(page.locator("#login")).to_be_visible()
+        assert troubles == []
+
+
+async def test_dashboard_comes_back_after_a_cut(browser: Browser) -> None:
+    async with (
+        gateway_with(LONG) as gateway,
+        FaultProxy(gateway.port) as proxy,
+        opened(browser, proxy.url, "/dashboard") as (page, _),
+    ):
+        await sign_in(page)
+        proxy.cut_all()
+        await expect(page.locator("#link")).to_have_attribute("data-tone", "bad")
+        await expect(page.locator("#link")).to_have_text("Live")
+        async with streaming(gateway.url, "one") as (stream_id,):
+            await expect(page.locator("#streams tbody")).to_contain_text(stream_id)
+
+
+async def test_chart_is_read_by_keyboard_and_pointer(browser: Browser) -> None:
+    async with (
+        gateway_with(LONG) as gateway,
+        streaming(gateway.url, "one", "two"),
+        opened(browser, gateway.url, "/dashboard") as (page, _),
+    ):
+        await sign_in(page)
+        chart = page.locator(".chart").first
+        drawing = chart.locator("svg")
+        await expect(chart.locator(".legend")).to_have_text("running 2", timeout=10_000)
+        await expect(drawing).to_have_attribute("aria-label", "Streams now, now: running 2")
+        await drawing.focus()
+        for _ in range(3):
+            await page.keyboard.press("ArrowLeft")
+        assert "running 0" in (await drawing.get_attribute("aria-label") or "")
+        await drawing.hover(position={"x": 2, "y": 50})
+        await expect(chart.locator(".legend")).to_have_text("running 0")
+        await expect(chart.locator(".when")).not_to_be_empty()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
+async def test_dashboard_keeps_nobody_out(
+    browser: Browser, scheme: str, viewport: dict[str, int]
+) -> None:
+    async with (
+        gateway_with(LONG) as gateway,
+        streaming(gateway.url, "one", "two"),
+        opened(browser, gateway.url, "/dashboard", color_scheme=scheme, viewport=viewport) as (
+            page,
+            troubles,
+        ),
+    ):
+        assert await barriers(page) == []
+        await sign_in(page)
+        await expect(page.locator("#streams tbody tr")).to_have_count(2)
+        assert await barriers(page) == []
+        assert await overflow_px(page) <= 0
+        await page.get_by_role("button", name="Stop stream").first.click()
+        assert await barriers(page) == []
+        assert troubles == []
+
+
+async def test_every_control_is_reached_by_keyboard(browser: Browser) -> None:
+    async with (
+        gateway_with(LONG) as gateway,
+        streaming(gateway.url, "one"),
+        opened(browser, gateway.url, "/dashboard") as (page, _),
+    ):
+        await sign_in(page)
+        await expect(page.locator("#streams tbody tr")).to_have_count(1)
+        reached = set()
+        for _ in range(30):
+            await page.keyboard.press("Tab")
+            reached.add(await page.evaluate("document.activeElement.outerHTML.slice(0, 60)"))
+        seen = " ".join(reached)
+        for control in ('id="leave"', 'name="range"', "<svg", "danger small", "/playground"):
+            assert control in seen
+
+
+async def test_snapshots_of_a_busy_gateway_are_bounded(browser: Browser) -> None:
+    async with (
+        gateway_with(Behaviour(first=0, pace=500, tokens=50)) as gateway,
+        opened(browser, gateway.url, "/dashboard") as (page, troubles),
+    ):
+        await sign_in(page)
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(gateway.url, connector=connector) as client:
+            asking = (client.post(CHAT, json={"query": "hi"}) for _ in range(230))
+            await asyncio.gather(*asking)
+            await expect(page.locator("#tile-active")).to_have_text("230", timeout=15_000)
+            await expect(page.locator("#streams tbody tr")).to_have_count(200)
+            await expect(page.locator("#streams-more")).to_have_text("The 200 oldest of 230")
+        assert troubles == []
