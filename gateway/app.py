@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -42,6 +43,7 @@ from gateway.stream.upkeep import Upkeep
 from gateway.tasks import TaskOwner
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.history import Watch
+from gateway.telemetry.logs import set_level
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import StreamObserver
 from gateway.tokens import AdminToken, ApiKeyAuthenticator, Authenticator, NoAuthentication
@@ -51,6 +53,7 @@ from gateway.upstream.retry import Retrying
 from gateway.web import admin, conversations, graphql, health, links, openapi, pages, streams
 from gateway.web.admin import OVERVIEW
 from gateway.web.chat import chat_stream
+from gateway.web.controls import Controls
 from gateway.web.middleware.access import access
 from gateway.web.middleware.audit import audit, hold_response
 from gateway.web.middleware.auth import authentication
@@ -101,6 +104,8 @@ _ONE_STREAM_ROUTES = {
 _ADMIN_ROUTES = {
     admin.OVERVIEW_PATH: admin.overview,
     admin.STREAM_PATH: admin.stream,
+    admin.CONTROLS_PATH: admin.controls,
+    admin.CLEANUP_PATH: admin.clean_up,
     f"{admin.PATH}/{_REST}": admin.nothing,
 }
 
@@ -193,6 +198,7 @@ async def _drain(hub: Hub, grace_s: float, stop: asyncio.Event) -> None:
 def _make_services(settings: Settings, upstream_url: str) -> Services:
     metrics = Metrics()
     faults = _make_faults(settings, metrics)
+    flags = Flags(settings)
     observer = StreamObserver(metrics, faults, ENDING_REASONS)
     watch = Watch(metrics, ERROR_REASONS) if settings.admin_token is not None else None
     counts = BoundedMemoryStorage()
@@ -230,7 +236,8 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
         retrying=Retrying(
             upstream.ask, backoff, clock_s=settings.upstream_first_token_seconds, watch=faults
         ),
-        flags=Flags(settings),
+        flags=flags,
+        controls=Controls(settings, flags, partial(_set_debug, settings)),
         rate=RateLimiter(settings.rate_limit, counts),
         counts=counts,
         leases=OwnerLeases(settings.stream_max_per_owner),
@@ -291,6 +298,10 @@ def _make_faults(settings: Settings, metrics: Metrics) -> Faults:
 def _make_admin_token(settings: Settings) -> AdminToken:
     token = settings.admin_token
     return AdminToken(token.get_secret_value() if token is not None else None)
+
+
+def _set_debug(settings: Settings, is_on: bool) -> None:
+    set_level("debug" if is_on else settings.log_level)
 
 
 def _make_authenticator(settings: Settings) -> Authenticator:

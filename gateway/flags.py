@@ -129,13 +129,19 @@ class Flags:
         """`provider` is the operator's own, initialised here; while it fails, every flag is off."""
         self._domain = f"sluice-{uuid.uuid4().hex}"
         rollout = Rollout(settings.enable_sse_streaming, settings.sse_streaming_rollout_percent)
-        self._bind(provider or EnvironmentProvider({SSE_STREAMING: rollout}))
+        self._own = EnvironmentProvider({SSE_STREAMING: rollout})
+        self._bind(provider or self._own)
         self._client = api.get_client(self._domain)
 
     def streaming_enabled(self, rollout_key: str) -> bool:
         """Whether this user gets streaming; the same answer for the same key, and once it is yes,
         it stays yes while the rollout grows."""
         return self.streaming_details(rollout_key).value
+
+    def set_streaming(self, rollout: Rollout) -> None:
+        """Changes the flag while the gateway runs. An operator's own provider goes on deciding for
+        itself."""
+        self._own.set(SSE_STREAMING, rollout)
 
     def streaming_details(self, rollout_key: str) -> FlagEvaluationDetails[bool]:
         """The same with OpenFeature's reason: `DISABLED`, `STATIC`, `SPLIT`, or `ERROR`."""

@@ -152,7 +152,18 @@ for _name in (
         "ip subject",
     )
 
-_event(Cls.ADMIN, "admin.config", {"policy_id": DIGEST}, {"version": VERSION}, "operator")
+_event(
+    Cls.ADMIN,
+    "admin.config",
+    {"policy_id": DIGEST},
+    {
+        "version": VERSION,
+        **dict.fromkeys(("streaming", "debug", "emergency"), Fact()),
+        "rollout_bp": Whole(0, 10_000),
+        "mode": one_of("realtime", "high_performance", "balanced", "battery_saver", OTHER),
+    },
+    "operator",
+)
 _event(Cls.ADMIN, "admin.key_created", {"key": API_KEY_ID}, personal="operator")
 _event(Cls.ADMIN, "admin.key_revoked", {"key": API_KEY_ID}, personal="operator")
 

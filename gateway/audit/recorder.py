@@ -253,6 +253,11 @@ class Recorder:
         personal = dict(hashes.personal)
         self.log.submit(self._entry("auth.link_made", fields, personal, hashes.keys))
 
+    def configured(self, fields: Mapping[str, Json]) -> None:
+        """An operator has changed how the gateway works."""
+        told = {"policy_id": self.log.drafter.policy.id(), **fields}
+        self.log.submit(self._entry("admin.config", told))
+
     def violated(self, type_: str, reason: str, who: Who, fields: Mapping[str, Json]) -> None:
         """A limit or a rule was violated: floods of one kind become one record."""
         if self.floods.admits((type_, reason, who.address), now_ms()):

@@ -45,6 +45,11 @@ def configure_logging(level: str, form: str, stream: TextIO | None = None) -> No
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
+def set_level(level: str) -> None:
+    """Changes the least severity that is logged, while the process runs."""
+    logging.getLogger().setLevel(level.upper())
+
+
 def _drop_what_no_line_shows() -> None:
     """Neither form shows who called, from which thread or process; finding that out is half of a
     line's cost. The way is that of the logging HOWTO, "Optimization"."""

@@ -29,6 +29,7 @@ from gateway.sse.dialects import provider_dialect
 from gateway.stream.hub import Plan
 from gateway.stream.live import Answer, LiveStream, Recording
 from gateway.stream.model import error_ending, new_stream_id
+from gateway.web.controls import State
 from gateway.web.routes import is_admin, is_generation, is_proxied_as_is, takes_link
 from gateway.web.services import IDENTITY, SERVICES
 
@@ -134,7 +135,7 @@ async def begin_proxied(request: web.Request) -> None:
     """A request whose body isn't read here: if it asks for an answer, or if all are recorded."""
     services = request.app[SERVICES]
     settings = services.settings
-    is_asking = settings.enable_sse_streaming and is_generation(request)
+    is_asking = services.controls.is_streaming and is_generation(request)
     if QUESTION not in request and (is_asking or settings.audit_proxied):
         request[QUESTION] = Question(request.path if is_asking else "proxied")
         await begin(request)
@@ -243,6 +244,20 @@ def note_resume(request: web.Request, stream: LiveStream, after: int) -> None:
 def note_link(request: web.Request) -> None:
     if (recorder := request.app[SERVICES].recorder) is not None:
         recorder.linked(who(request))
+
+
+def note_controls(request: web.Request, state: State) -> None:
+    """An operator has changed how the gateway works."""
+    if (recorder := request.app[SERVICES].recorder) is not None:
+        recorder.configured(
+            {
+                "streaming": state.streaming_enabled,
+                "rollout_bp": round(state.rollout_percent * 100),
+                "mode": state.performance_mode,
+                "debug": state.debug,
+                "emergency": state.emergency,
+            }
+        )
 
 
 def note_refusal(request: web.Request, error: GatewayError) -> None:

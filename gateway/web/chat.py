@@ -33,7 +33,7 @@ _PASSED_ON = (hdrs.AUTHORIZATION, "X-Api-Key", "X-User-Id", "X-Connection-Id")
 async def chat_stream(request: web.Request) -> web.StreamResponse:
     if request.method not in (hdrs.METH_GET, hdrs.METH_POST):
         raise web.HTTPMethodNotAllowed(request.method, (hdrs.METH_GET, hdrs.METH_POST))
-    if not request.app[SERVICES].settings.enable_sse_streaming:
+    if not request.app[SERVICES].controls.is_streaming:
         raise _disabled()
     _refuse_cross_site_get(request)
     _check_names(request)
@@ -41,7 +41,7 @@ async def chat_stream(request: web.Request) -> web.StreamResponse:
     prompt, asked = await read_question(request)
     user_id = request.headers.get("X-User-Id")
     key = rollout_key(request[IDENTITY], user_id, prompt.user_email)
-    if not request.app[SERVICES].flags.streaming_enabled(key):
+    if not request.app[SERVICES].controls.streams_for(key):
         raise _disabled()
     request[QUESTION] = Question(
         "chat",

@@ -42,8 +42,8 @@ def report(services: Services) -> dict[str, object]:
         "status": _status(services),
         "version": gateway.__version__,
         "uptime_seconds": round(time.monotonic() - _STARTED, 1),
-        "streaming_enabled": settings.enable_sse_streaming,
-        "rollout_percent": settings.sse_streaming_rollout_percent,
+        "streaming_enabled": services.controls.is_streaming,
+        "rollout_percent": services.controls.state.rollout_percent,
         "sessions": {"active": len(services.hub), "limit": settings.max_stream_sessions},
         "store": {
             "degraded": services.keeper.is_degraded,

@@ -92,6 +92,7 @@ class Overview:
         return {
             "at": round(time.time() * 1000),
             "health": report(services),
+            "controls": services.controls.state,
             "backend": services.upstream.base_url,
             "first_token": timings.first_tokens.percentiles(now),
             "gap": timings.gaps.percentiles(now),

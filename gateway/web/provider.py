@@ -77,7 +77,7 @@ def _upstream_request(request: web.Request, body: bytes) -> UpstreamRequest:
 
 def _is_enabled(request: web.Request) -> bool:
     key = rollout_key(request[IDENTITY], request.headers.get("X-User-Id"), None)
-    return request.app[SERVICES].flags.streaming_enabled(key)
+    return request.app[SERVICES].controls.streams_for(key)
 
 
 def _asks_for_stream(body: Mapping[str, object]) -> bool:

@@ -26,6 +26,7 @@ from gateway.tokens import AdminToken, Authenticator
 from gateway.tokens.links import Links
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.retry import Retrying
+from gateway.web.controls import Controls
 from gateway.web.outlet import StallWatch
 from gateway.web.presence import PresenceWatch
 
@@ -39,6 +40,7 @@ class Services:
     upstream: UpstreamClient
     retrying: Retrying  #: asks the same backend, for what can be asked twice
     flags: Flags
+    controls: Controls
     rate: RateLimiter
     counts: BoundedMemoryStorage  #: what the rate limiter counts in, for its sweeps
     leases: OwnerLeases

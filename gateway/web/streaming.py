@@ -43,14 +43,14 @@ def read_manner(request: web.Request, default_grace_s: float) -> Manner:
     Raises:
         BadRequest: `invalid_header`.
     """
-    settings = request.app[SERVICES].settings
-    mode = request.headers.get("X-Performance-Mode", settings.performance_mode)
+    services = request.app[SERVICES]
+    mode = request.headers.get("X-Performance-Mode", services.controls.state.performance_mode)
     if mode not in _MODES_S:
         raise BadRequest(
             "There is no such mode.", code="invalid_header", param="X-Performance-Mode"
         )
     return Manner(
-        interval_s=max(_MODES_S[mode], settings.chunk_delay_ms / 1000),
+        interval_s=max(_MODES_S[mode], services.settings.chunk_delay_ms / 1000),
         grace_s=_grace(request.headers.get("X-Stream-On-Disconnect"), default_grace_s),
     )
 

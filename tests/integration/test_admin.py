@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,13 @@ from gateway.errors import SettingsError
 from gateway.settings import load_settings
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
-from tests.auditing import bodies, stored
+from tests.auditing import assert_sound, bodies, stored
 from tests.backend import Exchange, ScriptedBackend, json_response
 from tests.gateway import ADMIN_TOKEN, AS_ADMIN, running_gateway
 
 CHAT = "/api/v2/chat-stream"
 OVERVIEW = "/api/admin/overview"
+CONTROLS = "/api/admin/controls"
 EVENTS = {"Accept": "text/event-stream"}
 QUESTION = "how do I brew it?"
 LONG = Behaviour(first=0, pace=20, tokens=1000)
@@ -234,3 +236,158 @@ async def test_dashboard_is_there_only_with_a_token() -> None:
             client.get("/dashboard") as answer,
         ):
             assert answer.status == status
+
+
+async def change(client: aiohttp.ClientSession, **wanted: object) -> dict[str, Any]:
+    async with client.patch(CONTROLS, json=wanted, headers=AS_ADMIN) as answer:
+        assert answer.status == 200
+        told: dict[str, Any] = await answer.json()
+        return told
+
+
+@pytest.fixture
+def root_level() -> Iterator[None]:
+    """Puts the log's level back."""
+    before = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(before)
+
+
+@pytest.mark.usefixtures("root_level")
+async def test_flags_change_while_it_runs_and_go_back_to_the_settings() -> None:
+    async with (
+        serving(Behaviour(first=0, pace=0, tokens=3)) as url,
+        running_gateway(url, upstream_dialect="rag", admin_token=ADMIN_TOKEN) as gateway,
+        aiohttp.ClientSession(gateway.url) as client,
+    ):
+
+        async def status() -> int:
+            async with client.post(CHAT, json={"query": "hi"}) as answer:
+                await answer.read()
+                return answer.status
+
+        assert await status() == 200
+        for off in ({"streaming_enabled": False}, {"rollout_percent": 0}, {"emergency": True}):
+            told = await change(client, **off)
+            assert told.items() >= off.items()
+            assert await status() == 404
+            async with client.delete(CONTROLS, headers=AS_ADMIN) as answer:
+                assert not (await answer.json()).items() >= off.items()
+            assert await status() == 200
+
+
+@pytest.mark.usefixtures("root_level")
+async def test_streaming_that_the_settings_left_off_is_switched_on() -> None:
+    settings = {"enable_sse_streaming": False, "admin_token": ADMIN_TOKEN}
+    async with (
+        serving(Behaviour(first=0, pace=0, tokens=3)) as url,
+        running_gateway(url, upstream_dialect="rag", **settings) as gateway,
+        aiohttp.ClientSession(gateway.url) as client,
+    ):
+        await change(client, streaming_enabled=True)
+        async with client.post(CHAT, json={"query": "hi"}) as answer:
+            assert b"event: complete" in await answer.read()
+        async with client.get("/health") as answer:
+            assert (await answer.json())["streaming_enabled"] is True
+
+
+@pytest.mark.usefixtures("root_level")
+async def test_emergency_makes_the_provider_routes_a_plain_proxy_and_spares_what_runs() -> None:
+    body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+    async with (
+        serving(LONG) as url,
+        running_gateway(url, admin_token=ADMIN_TOKEN) as gateway,
+        aiohttp.ClientSession(gateway.url) as client,
+        client.post("/v1/chat/completions", json=body) as before,
+    ):
+        assert "X-Stream-Id" in before.headers
+        await change(client, emergency=True)
+        async with client.post("/v1/chat/completions", json=body) as after:
+            assert after.status == 200
+            assert "X-Stream-Id" not in after.headers
+        await before.content.readuntil(b"data: ")
+        assert len(gateway.services.hub) == 1
+
+
+@pytest.mark.usefixtures("root_level")
+async def test_update_mode_is_that_of_the_controls_unless_the_client_says(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with (
+        running_gateway("http://127.0.0.1:1", admin_token=ADMIN_TOKEN) as gateway,
+        aiohttp.ClientSession(gateway.url) as client,
+    ):
+        told = await change(client, performance_mode="battery_saver", debug=True)
+        assert told["performance_mode"] == "battery_saver"
+        assert gateway.services.controls.state.performance_mode == "battery_saver"
+        assert logging.getLogger().isEnabledFor(logging.DEBUG)
+        async with client.delete(CONTROLS, headers=AS_ADMIN):
+            assert not logging.getLogger().isEnabledFor(logging.DEBUG)
+    lines = [record for record in caplog.records if record.message == "controls.changed"]
+    assert [line.__dict__["performance_mode"] for line in lines] == ["battery_saver", "realtime"]
+
+
+@pytest.mark.usefixtures("root_level")
+@pytest.mark.parametrize(
+    ("wanted", "code"),
+    [
+        ({"rollout_percent": 101}, "invalid_control"),
+        ({"rollout_percent": True}, "invalid_control"),
+        ({"emergency": "no"}, "invalid_control"),
+        ({"performance_mode": "warp"}, "invalid_control"),
+        ({"performance_mode": ["realtime"]}, "invalid_control"),
+        ({"speed": 1}, "unknown_control"),
+    ],
+)
+async def test_change_that_makes_no_sense_changes_nothing(
+    wanted: dict[str, object], code: str
+) -> None:
+    async with (
+        running_gateway("http://127.0.0.1:1", admin_token=ADMIN_TOKEN) as gateway,
+        aiohttp.ClientSession(gateway.url) as client,
+    ):
+        before = gateway.services.controls.state
+        body = {"streaming_enabled": False, **wanted}
+        async with client.patch(CONTROLS, json=body, headers=AS_ADMIN) as answer:
+            assert answer.status == 400
+            assert (await answer.json())["error"]["code"] == code
+        assert gateway.services.controls.state == before
+
+
+@pytest.mark.usefixtures("root_level")
+async def test_change_of_the_controls_is_on_record(tmp_path: Path) -> None:
+    settings = {
+        "admin_token": ADMIN_TOKEN,
+        "audit_mode": "relay",
+        "audit_checkpoint_file": tmp_path / "checkpoints.jsonl",
+        "data_dir": tmp_path,
+    }
+    async with (
+        running_gateway("http://127.0.0.1:1", **settings) as gateway,
+        aiohttp.ClientSession(gateway.url) as client,
+    ):
+        await change(client, rollout_percent=12.5, emergency=True)
+    (changed,) = await records(tmp_path, "admin.config")
+    assert changed["rollout_bp"] == 1250
+    assert changed["emergency"] is True
+    await assert_sound(tmp_path)
+
+
+async def test_clean_up_ends_what_nobody_reads_and_spares_what_somebody_reads() -> None:
+    settings = {"admin_token": ADMIN_TOKEN, "session_timeout_ms": 1}
+    async with (
+        serving(LONG) as url,
+        running_gateway(url, upstream_dialect="rag", **settings) as gateway,
+        aiohttp.ClientSession(gateway.url) as client,
+        client.post(CHAT, json={"query": "hi", "conversation_id": "c"}) as kept,
+    ):
+        await kept.content.readuntil(b"content_chunk")
+        async with client.post(CHAT, json={"query": "hi"}) as left:
+            await left.content.readuntil(b"content_chunk")
+        async with asyncio.timeout(5):
+            while all(one.is_attached for one in gateway.services.hub.running()):
+                await asyncio.sleep(0.01)
+        async with client.post("/api/admin/cleanup", headers=AS_ADMIN) as answer:
+            assert await answer.json() == {"detached": 1, "expired": 0, "conversations": 1}
+        (running,) = gateway.services.hub.running()
+        assert running.id == kept.headers["X-Stream-Id"]

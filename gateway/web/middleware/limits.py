@@ -27,7 +27,7 @@ async def count(request: web.Request) -> None:
         TooManyRequests: `rate_limited`.
     """
     services = request.app[SERVICES]
-    is_limited = services.settings.enable_sse_streaming and is_generation(request)
+    is_limited = services.controls.is_streaming and is_generation(request)
     if not is_limited or RATE in request:
         return
     verdict = request[RATE] = await services.rate.hit(request[IDENTITY].limit_key)
