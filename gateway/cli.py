@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import gateway
+from gateway.commands import audit
 from gateway.errors import SettingsError
 from gateway.keys import KeyRing, pepper_path
 from gateway.settings import Settings, load_settings
@@ -42,12 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    options = _parser().parse_args(arguments)
+    asked = sys.argv[1:] if arguments is None else arguments
+    try:
+        options = _parser().parse_args(asked)
+    except SystemExit as ended:
+        if ended.code and [*asked[:1]] == ["audit"]:
+            return audit.USAGE
+        raise
     command: Callable[[Settings, argparse.Namespace], int] = options.command
     try:
         settings = load_settings()
     except SettingsError as error:
-        return _complain(error, _BAD_SETTINGS)
+        return _complain(error, getattr(options, "bad_settings", _BAD_SETTINGS))
     try:
         return command(settings, options)
     except SettingsError as error:
@@ -128,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--owner", required=True, help="whose requests it is for")
     _add(keys, "list", _keys_list, "list the keys, without their secrets")
     _add(keys, "revoke", _keys_revoke, "make a key useless").add_argument("id")
+    audit.add_to(commands)
     return parser
 
 

@@ -83,28 +83,38 @@ def make_recorder(settings: Settings, figures: Figures, instance: str) -> Record
     Raises:
         SettingsError: the log can't be kept as the settings say.
     """
+    manner = Manner(
+        settings.audit_origin,
+        instance,
+        settings.data_dir,
+        settings.audit_checkpoint_seconds,
+        settings.audit_commit_seconds,
+        0 if settings.database_url is not None else settings.audit_ballast_bytes,
+    )
+    log = make_log(settings, figures, manner)
+    return Recorder(log, settings.audit_mode, figures.audit_refused, figures.audit_suppressed)
+
+
+def make_log(settings: Settings, figures: Figures, manner: Manner) -> AuditLog:
+    """A log, of a gateway or of a command. Nothing is opened yet.
+
+    Raises:
+        SettingsError: the log can't be kept as the settings say.
+    """
     try:
         policy = policy_of(settings)
         vocabulary = Vocabulary(models=_models(settings))
         keys = keys_of(settings)
     except AuditError as error:
         raise SettingsError(f"AUDIT_MODE: {error}") from error
-    log = AuditLog(
+    return AuditLog(
         store_of(settings),
         Drafter(policy, vocabulary, figures.audit_field_refused),
         Pseudonymiser(keys, links_people=policy.query_scope == "tenant"),
-        Anchors(_places(settings)),
+        Anchors(_places(settings, is_command=manner.kind == "command")),
         figures,
-        Manner(
-            settings.audit_origin,
-            instance,
-            settings.data_dir,
-            settings.audit_checkpoint_seconds,
-            settings.audit_commit_seconds,
-            0 if settings.database_url is not None else settings.audit_ballast_bytes,
-        ),
+        manner,
     )
-    return Recorder(log, settings.audit_mode, figures.audit_refused, figures.audit_suppressed)
 
 
 def _models(settings: Settings) -> frozenset[str]:
@@ -112,10 +122,11 @@ def _models(settings: Settings) -> frozenset[str]:
     return frozenset((*settings.audit_models, *own))
 
 
-def _places(settings: Settings) -> Places:
+def _places(settings: Settings, *, is_command: bool) -> Places:
+    """The standard output of a command is for what it was asked for."""
     return Places(
-        prints_checkpoints=settings.audit_lines != "off",
-        prints_records=settings.audit_lines == "records",
+        prints_checkpoints=settings.audit_lines != "off" and not is_command,
+        prints_records=settings.audit_lines == "records" and not is_command,
         file=settings.audit_checkpoint_file,
         command=tuple(shlex.split(settings.audit_checkpoint_command or "")),
     )

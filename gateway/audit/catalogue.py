@@ -87,7 +87,8 @@ class Catalogue:
         self._note_policy(connection, now_ms)
         unknown = abandoned = 0
         resumed: Head | None = None
-        for row in self._left(connection, now_ms):
+        left = self._left(connection, now_ms) if self._identity.kind == "gateway" else []
+        for row in left:
             head = Head(row.id, row.origin, row.last_ts, Frontier.restore(row.frontier))
             is_sound = _is_sound(connection, head)
             if is_sound:
@@ -113,6 +114,17 @@ class Catalogue:
         """How far a log has come; the catalogue after it."""
         catalogue = self._lock(connection, now_ms)
         return self._append(connection, catalogue, now_ms, ("log.head", _told(head)))
+
+    def note_heads(self, connection: sa.Connection, now_ms: int) -> list[Head]:
+        """How far each open log has come that has grown since it was signed; the catalogue last."""
+        catalogue, logs, signed = self._lock(connection, now_ms), tables.logs, tables.checkpoints
+        is_signed = sa.exists().where(signed.c.log == logs.c.id, signed.c.size == logs.c.size)
+        open_ = (logs.c.state == "open") & (logs.c.kind != "catalogue")
+        found = connection.scalars(sa.select(logs.c.id).where(open_, ~is_signed)).all()
+        heads = [stored_head(connection, one) for one in found]
+        for head in heads:
+            catalogue = self._append(connection, catalogue, now_ms, ("log.head", _told(head)))
+        return [*heads, catalogue]
 
     def note_alive(self, connection: sa.Connection, head: Head, now_ms: int) -> None:
         """This log has somebody, though nothing may have happened that goes into it."""
@@ -168,7 +180,7 @@ class Catalogue:
         query = sa.select(logs).where(
             logs.c.state == "open",
             logs.c.kind != "catalogue",
-            is_mine | has_vanished if mine.kind == "gateway" else has_vanished,
+            is_mine | has_vanished,
         )
         return list(connection.execute(query.order_by(logs.c.id.desc()).with_for_update()))
 

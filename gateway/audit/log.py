@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import gateway.audit.catalogue as catalogues
 from gateway.audit.anchors import Anchors
@@ -57,6 +57,9 @@ class Manner:
 
     Args:
         folder: For the ballast and the spool.
+        kind: `gateway`, or `command`: a log that is begun and closed within one command, beside
+            the gateway's. It neither goes on with a log that a crash left nor abandons one, and
+            the spool isn't its business.
         patience_s: After so long a commit counts as failed for who waits.
     """
 
@@ -66,6 +69,7 @@ class Manner:
     checkpoint_s: float = 60
     patience_s: float = 2
     ballast_bytes: int = 0
+    kind: Literal["gateway", "command"] = "gateway"
 
 
 class AuditLog:
@@ -266,13 +270,15 @@ class AuditLog:
 
     async def _open(self) -> None:
         await self.store.open()
-        ends = await asyncio.to_thread(self._spool.read)
-        public = self._signer("").verifier.public
-        identity = catalogues.Identity(self.manner.origin, self.manner.instance, public)
+        is_gateway = self.manner.kind == "gateway"
+        ends = await asyncio.to_thread(self._spool.read) if is_gateway else {}
+        public, manner = self._signer("").verifier.public, self.manner
+        identity = catalogues.Identity(manner.origin, manner.instance, public, manner.kind)
         catalogue = Catalogue(self.store.database, self.drafter, identity)
         work = partial(catalogue.open, now_ms=now_ms(), resumes=not self.store.is_shared, ends=ends)
         opened: Opened = await self.store.run(work, writes=True)
-        await asyncio.to_thread(self._spool.clear)
+        if is_gateway:
+            await asyncio.to_thread(self._spool.clear)
         self._catalogue = catalogue
         self._writer = Writer(self.store.database, opened.head, self)
         self._tasks.spawn(self._writer.run(), name="audit writer")
@@ -324,6 +330,17 @@ class AuditLog:
         self._signed_size = head.frontier.size
         self._anchor(head.checkpoint, now)
         return head.checkpoint
+
+    async def sign_all(self) -> None:
+        """Signs every log that is open, whoever writes to it, as far as it has come.
+
+        Raises:
+            AuditStoreError: the store is away.
+            AuditError: there is no key to sign with.
+        """
+        if self._catalogue is not None:
+            work = partial(self._catalogue.note_heads, now_ms=now_ms())
+            await self._keep_signed(*await self.store.run(work, writes=True))
 
     async def _keep_signed(self, *heads: Head) -> None:
         """Catalogue last: it tells of the others."""

@@ -157,6 +157,13 @@ def read_checkpoints(connection: sa.Connection, log_id: int) -> list[tuple[int, 
     return [(row.ts, row.note) for row in connection.execute(query.order_by(table.c.size))]
 
 
+def newest_checkpoints(connection: sa.Connection) -> list[str]:
+    """The note of the largest tree of each log that was ever signed."""
+    table = tables.checkpoints
+    query = sa.select(table.c.log, table.c.note).order_by(table.c.log, table.c.size, table.c.ts)
+    return list({row.log: row.note for row in connection.execute(query)}.values())
+
+
 def read_tiles(connection: sa.Connection, log_id: int) -> Iterator[tuple[int, bytes]]:
     """Index and hash of every full block of 256 records."""
     table = tables.tiles

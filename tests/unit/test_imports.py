@@ -1,6 +1,6 @@
 """Who may import whom: the arrows of the design, read from the sources.
 
-    cli → app → web → {stream, upstream, limit, audit, telemetry, identity …} → sse → errors
+    cli → commands → app → web → {stream, upstream, limit, audit, telemetry …} → sse → errors
 
 Left may import right, never back; siblings get callables from `gateway.app`. Imports for type
 checking only and those inside functions count too.
@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 #: The parts of the package by their level, from the composition root down.
 LEVELS = (
     {"cli"},
+    {"commands"},
     {"app"},
     {"web"},
     {

@@ -1,0 +1,48 @@
+"""The command `sluice audit` as a process, beside a running gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+async def audit(
+    *arguments: str | Path,
+    folder: Path,
+    database_url: str | None = None,
+    stdin: str = "",
+    **settings: str,
+) -> Result:
+    """Runs a verb on the log in `folder`, or in the database."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "DATA_DIR": str(folder),
+        "AUDIT_CHECKPOINT_FILE": str(folder / "checkpoints.jsonl"),
+        **({"DATABASE_URL": database_url} if database_url else {}),
+        **settings,
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway.cli", "audit", *map(str, arguments)),
+        env=environment,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    async with asyncio.timeout(60):
+        out, err = await process.communicate(stdin.encode())
+    assert process.returncode is not None
+    return Result(process.returncode, out.decode(), err.decode())
