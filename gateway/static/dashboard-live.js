@@ -1,5 +1,7 @@
 // A connection to /api/admin/overview that comes back by itself. The browser's own EventSource can
-// send no token, so the stream is read with fetch; what the gateway sends there ends lines with LF.
+// send no token, so the stream is read with fetch.
+
+import { pause, readEvents } from './events.js';
 
 const URL_PATH = '/api/admin/overview';
 const SILENCE_MS = 8000; // a snapshot comes every second
@@ -15,13 +17,13 @@ export async function follow(token, on, signal) {
   on.state('connecting');
   while (!signal.aborted) {
     try {
-      const stream = await open(token, signal);
-      if (stream === null) return on.state('refused');
+      const events = await open(token, signal);
+      if (events === null) return on.state('refused');
       on.state('live');
-      await read(stream, (name, data) => {
+      for await (const { name, data } of events) {
         failures = 0;
         on.event(name, data);
-      });
+      }
     } catch {
       // Whatever broke, the way on is the same.
     }
@@ -49,34 +51,9 @@ async function open(token, signal) {
   const response = await fetch(URL_PATH, { headers, signal: attempt.signal, cache: 'no-store' });
   if (response.status === 401 || response.status === 404) return null;
   if (!response.ok) throw new Error(String(response.status));
-  return { reader: response.body.getReader(), abort };
-}
-
-async function read({ reader, abort }, deliver) {
-  const decoder = new TextDecoder();
-  let rest = '';
-  for (;;) {
-    const silence = setTimeout(abort, SILENCE_MS);
-    const { done, value } = await reader.read().finally(() => clearTimeout(silence));
-    if (done) return;
-    const blocks = (rest + decoder.decode(value, { stream: true })).split('\n\n');
-    rest = blocks.pop();
-    for (const block of blocks) deliverBlock(block, deliver);
-  }
-}
-
-function deliverBlock(block, deliver) {
-  const fields = new Map(block.split('\n').map((line) => line.split(/: (.*)/s, 2)));
-  if (fields.has('data')) deliver(fields.get('event'), JSON.parse(fields.get('data')));
+  return readEvents(response, { silenceMs: SILENCE_MS, abort });
 }
 
 function delay(failures) {
   return Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** failures) * (0.5 + Math.random() / 2);
-}
-
-function pause(ms, signal) {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener('abort', () => { clearTimeout(timer); resolve(); }, { once: true });
-  });
 }

@@ -1,83 +1,163 @@
-// The playground: asks on the typed route with the browser's own EventSource and shows what comes.
+// The playground: asks on the typed route and shows what comes, also after the connection was lost
+// and after the page was loaded again.
 
-const ROUTE = '/api/v2/chat-stream';
-const MAX_EVENTS = 200;
+import { DebugPanel } from './playground-debug.js';
+import { AnswerStream, Refused } from './playground-stream.js';
+import { count, duration } from './words.js';
+
+const KEPT = 'sluice-playground';
 const STATES = {
-  idle: 'Ready',
-  connecting: 'Connecting…',
-  open: 'Streaming',
-  reconnecting: 'Connection lost, trying again…',
-  completed: 'Complete',
-  stopped: 'Stopped',
-  failed: 'Failed',
+  idle: ['Ready', 'quiet'],
+  connecting: ['Connecting…', 'busy'],
+  waiting: ['Waiting for the first token…', 'busy'],
+  open: ['Streaming', 'good'],
+  reconnecting: ['Connection lost, going on…', 'busy'],
+  offline: ['Offline, waiting for the network…', 'bad'],
+  stopping: ['Stopping…', 'busy'],
+  completed: ['Complete', 'good'],
+  incomplete: ['Ended early', 'busy'],
+  stopped: ['Stopped', 'quiet'],
+  failed: ['Failed', 'bad'],
 };
+const RUNNING = new Set(['connecting', 'waiting', 'open', 'reconnecting', 'offline', 'stopping']);
+const ENDINGS = { completed: 'completed', incomplete: 'incomplete', duration_cap: 'incomplete' };
 
 const $ = (id) => document.getElementById(id);
-let source = null;
+const debug = new DebugPanel($('events'), $('arrivals'), $('events-count'));
+let stream = null;
 let asked = 0;
+let heard = 0;
+let reconnects = 0;
 let clock = null;
+let endsAt = null;
+let isResumed = false;
 
 $('ask').addEventListener('submit', (event) => {
   event.preventDefault();
   ask($('question').value.trim());
 });
-$('stop').addEventListener('click', () => finish('stopped'));
-$('copy').addEventListener('click', () => navigator.clipboard.writeText($('trace-id').textContent));
+$('question').addEventListener('keydown', (event) => {
+  if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  $('ask').requestSubmit();
+});
+$('stop').addEventListener('click', stop);
+$('cut').addEventListener('click', cut);
+$('copy').addEventListener('click', copyTrace);
+
+goOn();
 
 function ask(question) {
   if (!question) return;
-  reset();
-  asked = performance.now();
-  show('connecting');
-  clock = setInterval(showUptime, 250);
-  source = new EventSource(`${ROUTE}?query=${encodeURIComponent(question)}`);
-  source.addEventListener('open', () => show('open'));
-  source.addEventListener('start', onStart);
-  source.addEventListener('content_chunk', onChunk);
-  source.addEventListener('heartbeat', onHeartbeat);
-  source.addEventListener('complete', onComplete);
-  source.addEventListener('error', onError);
+  begin(question, (made) => made.ask({ query: question }));
 }
 
-function onStart(event) {
-  const data = read(event);
-  $('stream-id').textContent = data.stream_id;
-  $('trace-id').textContent = data.trace_id;
-  $('copy').disabled = false;
+/** After a reload: the answer that was under way is read again, from its beginning. */
+function goOn() {
+  const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? 'null');
+  if (kept === null) return;
+  $('question').value = kept.question;
+  note('The page was loaded again; the answer is read again and goes on.');
+  begin(kept.question, (made) => made.resume(kept.id), true);
 }
 
-function onChunk(event) {
-  const data = read(event);
-  if ($('first-token').textContent === '–') {
-    $('first-token').textContent = `${Math.round(performance.now() - asked)} ms`;
+async function begin(question, run, isAgain = false) {
+  reset(isAgain);
+  isResumed = isAgain;
+  $('asked').textContent = question;
+  $('asked').hidden = false;
+  const mine = (stream = new AnswerStream({ state: showState, event: receive, opened }, headers()));
+  clock = setInterval(tick, 250);
+  try {
+    await run(mine);
+    // 204: all of it was seen before, and the end as well.
+    if (mine === stream && RUNNING.has($('state').dataset.state)) finish('completed');
+  } catch (error) {
+    if (mine === stream) fail(error, isAgain);
   }
-  $('answer').append(data.content);
-  $('chunks').textContent = data.index + 1;
 }
 
-function onHeartbeat(event) {
-  const data = read(event);
-  $('heartbeats').textContent = data.heartbeat_count;
-  $('tokens').textContent = data.total_tokens;
+function headers() {
+  const chosen = {
+    Authorization: $('credential').value && `Bearer ${$('credential').value}`,
+    'X-Performance-Mode': $('mode').value,
+    'X-Stream-On-Disconnect': $('leaving').value,
+  };
+  return Object.fromEntries(Object.entries(chosen).filter(([, value]) => value));
 }
 
-function onComplete(event) {
-  const data = read(event);
-  $('tokens').textContent = data.total_tokens;
-  $('chunks').textContent = data.total_chunks;
+function opened(response) {
+  const id = response.get('X-Stream-Id');
+  $('stream-id').textContent = id;
+  showTrace($('trace-id').textContent === '–' ? response.get('X-Trace-ID') : null);
+  sessionStorage.setItem(KEPT, JSON.stringify({ id, question: $('asked').textContent }));
+  if (reconnects) note('The connection is back. Nothing was lost, nothing came twice.');
+}
+
+function receive(event) {
+  debug.add(event);
+  heard = performance.now();
+  const { data } = event;
+  if (event.name === 'start') onStart(data);
+  else if (event.name === 'content_chunk') onChunk(data);
+  else if (event.name === 'snapshot') $('answer').textContent = data.text;
+  else if (event.name === 'heartbeat') onHeartbeat(data);
+  else if (event.name === 'complete') onComplete(data);
+  else if (event.name === 'error') fail(new Error(data.message));
+}
+
+function onStart(data) {
+  showTrace(data.trace_id);
+  if (data.max_duration) endsAt = asked + data.max_duration * 1000;
+}
+
+function onChunk(data) {
+  if (!isResumed && $('first-token').textContent === '–') $('first-token').textContent = duration(performance.now() - asked);
+  const answer = $('answer');
+  const isAtEnd = answer.scrollTop + answer.clientHeight >= answer.scrollHeight - 40;
+  answer.append(data.content);
+  if (isAtEnd) answer.scrollTop = answer.scrollHeight;
+  $('chunks').textContent = count(data.index + 1);
+}
+
+function onHeartbeat(data) {
+  $('heartbeats').textContent = count(data.heartbeat_count);
+  $('tokens').textContent = count(data.total_tokens);
+}
+
+function onComplete(data) {
+  $('tokens').textContent = count(data.total_tokens);
+  $('chunks').textContent = count(data.total_chunks);
   showSources(data.sources ?? []);
-  finish(data.reason === 'user_requested' ? 'stopped' : 'completed');
+  finish(ENDINGS[data.reason] ?? 'stopped');
+  if (data.reason === 'duration_cap') note('The answer was longer than the gateway lets one take.');
 }
 
-// EventSource calls its own troubles `error` as well; those have no data.
-function onError(event) {
-  if (event.data !== undefined) {
-    fail(read(event).message);
-  } else if (source?.readyState === EventSource.CLOSED) {
-    fail('The gateway refused the question. Streaming may be off, or the rate limit reached.');
-  } else {
-    show('reconnecting');
+function stop() {
+  const stopping = stream;
+  showState('stopping');
+  stopping.stop().catch((error) => stopping === stream && fail(error));
+}
+
+function cut() {
+  note('Your connection is cut. The gateway goes on reading the backend meanwhile.');
+  stream.cut();
+}
+
+async function copyTrace() {
+  try {
+    await navigator.clipboard.writeText($('trace-id').textContent);
+    note('The trace id is copied.');
+  } catch {
+    getSelection().selectAllChildren($('trace-id'));
+    note('The trace id is selected; copy it from there.');
   }
+}
+
+function showTrace(id) {
+  if (!id) return;
+  $('trace-id').textContent = id;
+  $('copy').disabled = false;
 }
 
 function showSources(sources) {
@@ -89,45 +169,89 @@ function showSources(sources) {
   $('sources').hidden = sources.length === 0;
 }
 
-function fail(message) {
-  $('error').textContent = message;
+function fail(error, isAgain = false) {
+  if (error instanceof Refused && error.status === 404 && isAgain) {
+    reset();
+    $('asked').hidden = true;
+    sessionStorage.removeItem(KEPT);
+    note('The earlier answer isn’t kept any more.');
+    show('idle');
+    return;
+  }
+  $('error').textContent = error instanceof TypeError ? 'The gateway can’t be reached.' : error.message;
   $('error').hidden = false;
+  if (error instanceof Refused) showTrace(error.traceId);
   finish('failed');
 }
 
 function finish(state) {
-  source?.close();
-  source = null;
   clearInterval(clock);
-  showUptime();
+  tick();
+  stream = null;
+  $('left').textContent = '–';
+  show(state);
+}
+
+function showState(state, failures = 0) {
+  const before = $('state').dataset.state;
+  if (before === 'stopping' && RUNNING.has(state)) return;
+  if (state === 'reconnecting' && ['open', 'waiting'].includes(before)) {
+    reconnects += 1;
+    $('reconnects').textContent = count(reconnects);
+    debug.mark('lost', 'the connection');
+  } else if (state === 'reconnecting' && failures) {
+    debug.mark('retry', `try ${failures + 1}`);
+  }
   show(state);
 }
 
 function show(state) {
-  $('state').dataset.state = state;
-  if ($('state').textContent !== STATES[state]) $('state').textContent = STATES[state];
-  $('stop').disabled = source === null && state !== 'connecting';
+  const [text, tone] = STATES[state];
+  const isRunning = RUNNING.has(state);
+  Object.assign($('state').dataset, { state, tone });
+  if ($('state').textContent !== text) $('state').textContent = text;
+  keepFocus(() => {
+    $('stop').disabled = !isRunning || state === 'stopping';
+    $('cut').disabled = state !== 'open' && state !== 'waiting';
+  });
+  $('answer').setAttribute('aria-busy', isRunning);
 }
 
-function showUptime() {
-  $('uptime').textContent = `${((performance.now() - asked) / 1000).toFixed(1)} s`;
+/** A button that is switched off loses the focus; then it goes to the question. */
+function keepFocus(change) {
+  const focused = document.activeElement;
+  change();
+  if (focused?.disabled) $('question').focus();
 }
 
-function reset() {
-  source?.close();
-  source = null;
+function tick() {
+  const now = performance.now();
+  $('uptime').textContent = duration(now - asked);
+  $('heard').textContent = heard ? ago(now - heard) : '–';
+  $('left').textContent = endsAt === null ? '–' : duration(Math.max(0, endsAt - now));
+  debug.draw();
+}
+
+function ago(ms) {
+  return ms < 1000 ? 'just now' : `${duration(Math.round(ms / 100) * 100)} ago`;
+}
+
+function reset(isAgain = false) {
+  stream?.close();
+  stream = null;
   clearInterval(clock);
-  for (const id of ['answer', 'events', 'sources']) $(id).replaceChildren();
-  for (const id of ['first-token', 'stream-id', 'trace-id']) $(id).textContent = '–';
-  for (const id of ['chunks', 'tokens', 'heartbeats']) $(id).textContent = '0';
-  $('error').hidden = true;
-  $('sources').hidden = true;
+  debug.reset();
+  asked = performance.now();
+  heard = reconnects = 0;
+  endsAt = null;
+  for (const id of ['answer', 'sources']) $(id).replaceChildren();
+  for (const id of ['first-token', 'tokens', 'stream-id', 'trace-id', 'heard', 'left', 'uptime']) $(id).textContent = '–';
+  for (const id of ['chunks', 'heartbeats', 'reconnects']) $(id).textContent = '0';
+  $('error').hidden = $('sources').hidden = true;
   $('copy').disabled = true;
+  if (!isAgain) note('');
 }
 
-function read(event) {
-  const list = $('events');
-  list.append(`${event.lastEventId || '–'}  ${event.type}  ${event.data}\n`);
-  while (list.childNodes.length > MAX_EVENTS) list.firstChild.remove();
-  return JSON.parse(event.data);
+function note(text) {
+  $('note').textContent = text;
 }

@@ -13,6 +13,8 @@ _POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _TYPES = {"css": "text/css", "html": "text/html", "js": "text/javascript", "svg": "image/svg+xml"}
+#: Taken out where there is no dashboard.
+_TO_DASHBOARD = b'    <a href="/dashboard">Dashboard</a>\n'
 _FOLDER = resources.files("gateway").joinpath("static")
 _FILES = {
     path.name: path.read_bytes()
@@ -22,7 +24,10 @@ _FILES = {
 
 
 async def playground(request: web.Request) -> web.StreamResponse:
-    return _file("playground.html")
+    page = _file("playground.html")
+    if not request.app[SERVICES].admin.is_set:
+        page.body = _FILES["playground.html"].replace(_TO_DASHBOARD, b"")
+    return page
 
 
 async def dashboard(request: web.Request) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""A real Chromium: the playground, its own EventSource, other origins, and cut sockets."""
+"""A real Chromium's own EventSource: numbered events, compression, other origins."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
 from tests.backend import Exchange, ScriptedBackend, chunked, sse_head
 from tests.browsers import opened, running_chromium
-from tests.faults import FaultProxy
 from tests.gateway import Gateway, running_gateway
 
 QUESTION = "How do I brew a cup of coffee?"
 QUICK = Behaviour(first=0, pace=2, seed=1)
-CUTS = 5
 LISTEN = """
 (url) => new Promise((resolve) => {
   const seen = [];
@@ -53,38 +51,6 @@ async def gateway_before(behaviour: Behaviour, **settings: object) -> AsyncItera
         running_gateway(upstream, upstream_dialect="rag", **settings) as gateway,
     ):
         yield gateway
-
-
-@pytest.mark.parametrize("way", ["mouse", "keyboard"])
-async def test_playground_shows_the_whole_answer(browser: Browser, way: str) -> None:
-    async with gateway_before(QUICK) as gateway, opened(browser, gateway.url) as (page, troubles):
-        if way == "mouse":
-            await page.fill("#question", QUESTION)
-            await page.click("#start")
-        else:
-            await page.keyboard.press("Tab")
-            await page.keyboard.type(QUESTION)
-            await page.keyboard.press("Enter")
-        await page.wait_for_selector("#state[data-state=completed]")
-        assert await page.text_content("#answer") == whole_answer()
-        assert await page.inner_text("#state") == "Complete"
-        assert await page.locator("#sources li").count() > 0
-        assert (await page.inner_text("#first-token")).endswith(" ms")
-        assert troubles == []
-
-
-async def test_playground_stops_and_tells_of_errors_in_words(browser: Browser) -> None:
-    slow = Behaviour(first=0, pace=50, seed=1)
-    async with gateway_before(slow) as gateway, opened(browser, gateway.url) as (page, _):
-        await page.fill("#question", QUESTION)
-        await page.click("#start")
-        await page.wait_for_selector("#state[data-state=open]")
-        await page.click("#stop")
-        assert await page.inner_text("#state") == "Stopped"
-        await page.fill("#question", "[mock: error=3] hello")
-        await page.click("#start")
-        await page.wait_for_selector("#state[data-state=failed]")
-        assert await page.locator("#error").is_visible()
 
 
 async def test_event_source_sees_numbered_events(browser: Browser) -> None:
@@ -135,40 +101,6 @@ async def test_event_source_sees_each_compressed_event_before_the_next_is_said(
                 while await page.evaluate("window.seen.length") < count:
                     await asyncio.sleep(0.01)
         assert await page.evaluate("window.seen") == words
-
-
-async def test_event_source_whose_socket_is_cut_five_times_shows_the_whole_answer_once(
-    browser: Browser,
-) -> None:
-    async with (
-        gateway_before(Behaviour(first=0, pace=20, seed=1)) as gateway,
-        FaultProxy(gateway.port) as proxy,
-        opened(browser, proxy.url) as (page, _),
-    ):
-        cuts = 0
-
-        async def count(_: object) -> None:
-            nonlocal cuts
-            cuts += 1
-            if cuts == CUTS:
-                proxy.down.cut_after = None
-
-        await page.expose_function("countCut", count)
-        await page.evaluate(
-            "new MutationObserver(() => document.querySelector('#state').dataset.state ==="
-            " 'reconnecting' && window.countCut(1)).observe("
-            "document.querySelector('#state'), { attributes: true })"
-        )
-        await page.fill("#question", QUESTION)
-        await page.click("#start")
-        await page.wait_for_selector("#answer:not(:empty)")
-        proxy.down.cut_after = 2500
-        proxy.cut_all()
-        await page.wait_for_selector("#state[data-state=completed]", timeout=60_000)
-        answer = await page.evaluate("document.querySelector('#answer').textContent")
-        assert answer == whole_answer()
-        assert cuts >= CUTS
-        assert gateway.metric("sluice_sessions_created_total") == 1
 
 
 @pytest.mark.parametrize("allowed", [True, False], ids=["allowed", "foreign"])
