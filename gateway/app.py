@@ -15,10 +15,11 @@ import aiohttp
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from gateway.audit.assembly import make_recorder
+from gateway.audit.assembly import journal_of, make_recorder
 from gateway.audit.recorder import Recorder
 from gateway.audit.retention import Sweeper
 from gateway.backoff import Backoff
+from gateway.erasures import Forgetting
 from gateway.errors import SettingsError, UpstreamError
 from gateway.flags import Flags
 from gateway.keys import KeyRing, pepper_path
@@ -378,7 +379,10 @@ async def _run_services(app: web.Application) -> AsyncIterator[None]:
             if services.recorder is not None:
                 await services.recorder.log.open()
             is_open = await upkeep.open()
+            forgetting = _make_forgetting(services)
+            await forgetting.check()
             async with _all_running(services, upkeep.run(is_open=is_open)) as tasks:
+                tasks.spawn(forgetting.run(), name="erasures")
                 if OVERVIEW in app:
                     tasks.spawn(app[OVERVIEW].run(), name="overview")
                 yield
@@ -423,6 +427,12 @@ async def _tick(services: Services) -> None:
         if services.recorder is not None:
             services.recorder.tick()
             services.metrics.audit_queue.set(services.recorder.log.depth)
+
+
+def _make_forgetting(services: Services) -> Forgetting:
+    log = services.recorder.log if services.recorder is not None else None
+    journal = journal_of(services.settings)
+    return Forgetting(journal, log, services.store, services.hub, services.conversations)
 
 
 def _make_upkeep(services: Services) -> Upkeep:

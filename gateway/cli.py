@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 import gateway
 from gateway.commands import audit
+from gateway.commands.parsing import USAGE
 from gateway.errors import SettingsError
 from gateway.keys import KeyRing, pepper_path
 from gateway.settings import Settings, load_settings
@@ -48,7 +49,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         options = _parser().parse_args(asked)
     except SystemExit as ended:
         if ended.code and [*asked[:1]] == ["audit"]:
-            return audit.USAGE
+            return USAGE
         raise
     command: Callable[[Settings, argparse.Namespace], int] = options.command
     try:

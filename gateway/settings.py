@@ -390,6 +390,11 @@ class Settings(BaseSettings):
     audit_keys_dir: Path | None = Field(
         None, description="Where the log's keys are; by default `audit-keys` in `DATA_DIR`."
     )
+    audit_erasures_file: Path | None = Field(
+        None,
+        description="The erasure journal, which keeps a restored backup from bringing back what was"
+        " erased; by default `erasures.jsonl` beside the keys. Keep it apart from the backups.",
+    )
     audit_key_encryption_key: SecretStr | None = Field(
         None,
         description="Keys, 32 bytes each in base64 or hex, that encrypt the log's keys; the first "

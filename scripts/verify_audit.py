@@ -563,6 +563,7 @@ class Audit:
 
     def __init__(self, logs, keys, notes, lines):
         self.logs, self.keys, self.notes = logs, keys, notes
+        self.announced = []  # by the catalogue: for logs that were opened since
         self.by_origin = {log.origin: log for log in logs}
         for origin, seq, leaf in lines:
             if origin in self.by_origin:
@@ -579,7 +580,7 @@ class Audit:
                     self.by_origin[origin].wanted.add(size)
         for log in self.logs:
             log.prepare(self.logs)
-        for log in self.logs:
+        for log in sorted(self.logs, key=lambda log: not log.catalogue):
             log.check()
             self.check_notes(log)
             self.check_ages(log)
@@ -589,7 +590,7 @@ class Audit:
     def check_notes(self, log):
         """Signatures and roots, by size: a key that the log announced is trusted once a tree that
         holds the announcement was signed by a key that was trusted before."""
-        trusted = list(self.keys or map(public_key, log.header["keys"]))
+        trusted = [*(self.keys or map(public_key, log.header["keys"])), *self.announced]
         log.notes.sort(key=lambda note: note.size)
         for note in log.notes:
             where = f"checkpoint {note.size}" + (" of yours" if note.is_external else "")
@@ -603,7 +604,9 @@ class Audit:
             if not is_checked:
                 log.counts["uncheckable"] += 1
                 continue
-            trusted += [key for seq, key in log.announced if seq < note.size and key not in trusted]
+            new = [key for seq, key in log.announced if seq < note.size and key not in trusted]
+            trusted += new
+            self.announced += new if log.catalogue else []
             log.counts["checkpoints"] += 1
             if note.is_external:
                 log.anchored = note.size
@@ -645,11 +648,20 @@ class Audit:
                     log.found(bad.args[0], f"head {size} in the catalogue")
 
 
-def check_bundle(path, keys):
-    """A proof about one record, alone."""
+def check_proofs(path, keys):
+    """A proof about one record, alone, or all those of a person's export; how many."""
     value = parse(path.read_text(encoding="utf-8"))
+    if value["format"] == "sluice-audit-person/1":
+        for record in value["records"]:
+            check_bundle(record["proof"], keys)
+        return len(value["records"])
     if value["format"] != "sluice-audit-proof/1":
         raise ValueError(f"{path} isn't a proof")
+    check_bundle(value, keys)
+    return 1
+
+
+def check_bundle(value, keys):
     note = Note(value["checkpoint"])
     seq, body = value["seq"], canonical(value["body"])
     steps = [from_url(step, 32) for step in value["proof"]]
@@ -735,8 +747,8 @@ def main(args=None):
     try:
         keys = [public_key(text) for text in options.key]
         for path in options.proof:
-            check_bundle(path, keys)
-            print(f"{path}: proven")
+            count = check_proofs(path, keys)
+            print(f"{path}: {count} proven" if count != 1 else f"{path}: proven")
         logs = [Log(path) for path in options.exports]
         notes = [
             note for path in (*options.checkpoints, *options.against) for note in held_notes(path)

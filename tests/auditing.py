@@ -136,20 +136,25 @@ async def exported(store: AuditStore, folder: Path) -> list[Path]:
     return paths
 
 
-def verify(*exports: Path, held: Path | None = None) -> tuple[int, str]:
-    """What scripts/verify_audit.py says: exit code and output."""
+def verify(*exports: Path, held: Path | None = None, key: str | None = None) -> tuple[int, str]:
+    """What scripts/verify_audit.py says: exit code and output. Without a key it trusts those that
+    the exports name."""
     command = [sys.executable, str(ROOT / "scripts/verify_audit.py"), *map(str, exports)]
     if held is not None:
         command += ["--checkpoints", str(held), "--require-anchor"]
+    if key is not None:
+        command += ["--key", key]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     return done.returncode, done.stdout + done.stderr
 
 
-async def assert_sound(folder: Path, database_url: str | None = None) -> list[LogInfo]:
+async def assert_sound(
+    folder: Path, database_url: str | None = None, *, key: str | None = None
+) -> list[LogInfo]:
     """The second verifier finds nothing wrong with anything that is stored."""
     async with stored(folder, database_url) as store:
         paths = await exported(store, folder)
-        code, output = verify(*paths, held=folder / "checkpoints.jsonl")
+        code, output = verify(*paths, held=folder / "checkpoints.jsonl", key=key)
         assert code == 0, output
         return await store.logs()

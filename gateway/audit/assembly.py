@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from pydantic import SecretStr
 from gateway.audit.anchors import Anchors, Places
 from gateway.audit.draft import Drafter
 from gateway.audit.fields import Vocabulary
+from gateway.audit.journal import Journal
 from gateway.audit.keyfile import Wrapping
 from gateway.audit.keys import Keys
 from gateway.audit.log import AuditLog, Manner, Meter
@@ -22,6 +24,7 @@ from gateway.errors import AuditError, SettingsError
 from gateway.settings import Settings
 
 KEYS_FOLDER = "audit-keys"
+ERASURES = "erasures.jsonl"
 
 
 class Figures(Meter, Protocol):
@@ -60,13 +63,18 @@ def policy_of(settings: Settings) -> Policy:
     )
 
 
+def journal_of(settings: Settings) -> Journal:
+    """The erasure journal. Nothing is read yet."""
+    return Journal(settings.audit_erasures_file or _keys_folder(settings) / ERASURES)
+
+
 def keys_of(settings: Settings) -> Keys:
     """
     Raises:
         AuditError: `bad_kek`.
     """
-    folder = settings.audit_keys_dir or settings.data_dir / KEYS_FOLDER
-    return Keys(folder, Wrapping.from_text(_secret(settings.audit_key_encryption_key) or ""))
+    wrapping = Wrapping.from_text(_secret(settings.audit_key_encryption_key) or "")
+    return Keys(_keys_folder(settings), wrapping)
 
 
 def store_of(settings: Settings) -> AuditStore:
@@ -115,6 +123,10 @@ def make_log(settings: Settings, figures: Figures, manner: Manner) -> AuditLog:
         figures,
         manner,
     )
+
+
+def _keys_folder(settings: Settings) -> Path:
+    return settings.audit_keys_dir or settings.data_dir / KEYS_FOLDER
 
 
 def _models(settings: Settings) -> frozenset[str]:

@@ -6,7 +6,7 @@ processes take turns. docs/audit-format.md, "The catalogue".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -14,7 +14,9 @@ import sqlalchemy as sa
 import gateway
 from gateway.audit import tables
 from gateway.audit.canonical import Json, Object, encode, to_text
+from gateway.audit.crossing import crossing, signers
 from gateway.audit.draft import Drafter
+from gateway.audit.keyfile import Key
 from gateway.audit.ledger import Entry, Head, Ledger, stored_head
 from gateway.audit.merkle import Frontier, frontier_at
 from gateway.audit.note import Note
@@ -110,9 +112,16 @@ class Catalogue:
         head = self._begin(connection, head, now_ms)
         return Opened(head, unknown=unknown, abandoned=abandoned)
 
-    def note_head(self, connection: sa.Connection, head: Head, now_ms: int) -> Head:
-        """How far a log has come; the catalogue after it."""
+    def note_head(
+        self, connection: sa.Connection, head: Head, now_ms: int, keys: Sequence[Key]
+    ) -> Head:
+        """How far a log has come; the catalogue after it. A new key among those that may sign is
+        announced first."""
         catalogue = self._lock(connection, now_ms)
+        crossed = crossing(connection, catalogue.id, catalogue.origin, keys)
+        if crossed is not None:
+            told = ("audit.key.rotated", crossed.announcement())
+            catalogue = self._append(connection, catalogue, now_ms, told)
         return self._append(connection, catalogue, now_ms, ("log.head", _told(head)))
 
     def note_heads(self, connection: sa.Connection, now_ms: int) -> list[Head]:
@@ -137,13 +146,23 @@ class Catalogue:
         _set_state(connection, head, "closed")
         return self._append(connection, catalogue, now_ms, ("log.closed", _told(head)))
 
-    def keep(self, connection: sa.Connection, head: Head, now_ms: int, note: Note) -> None:
-        """Stores a signed checkpoint, unless this very one is there."""
-        table = tables.checkpoints
-        same = (table.c.log == head.id) & (table.c.size == head.frontier.size)
-        known = connection.scalars(sa.select(table.c.note).where(same)).all()
-        if str(note) not in known:
-            keep_checkpoint(connection, head.id, head.frontier.size, now_ms, str(note))
+    def keep_signed(
+        self,
+        connection: sa.Connection,
+        heads: Sequence[Head],
+        now_ms: int,
+        keys: Sequence[Key],
+        own: str,
+    ) -> list[Note]:
+        """Signs logs as far as they have come, and stores each checkpoint unless this very one is
+        there. `own` is the log that this process writes to."""
+        notes = []
+        for head in heads:
+            crosses = head.origin in (own, self.origin)
+            by = signers(connection, head.id, head.origin, keys, crosses=crosses)
+            notes.append(head.checkpoint.signed_by(by))
+            _keep(connection, head, now_ms, str(notes[-1]))
+        return notes
 
     def _lock(self, connection: sa.Connection, now_ms: int) -> Head:
         logs = tables.logs
@@ -241,6 +260,13 @@ def _is_sound(connection: sa.Connection, head: Head) -> bool:
     except AuditError:
         return False
     return rebuilt.save() == head.frontier.save()
+
+
+def _keep(connection: sa.Connection, head: Head, now_ms: int, note: str) -> None:
+    table, size = tables.checkpoints, head.frontier.size
+    same = (table.c.log == head.id) & (table.c.size == size)
+    if note not in connection.scalars(sa.select(table.c.note).where(same)).all():
+        keep_checkpoint(connection, head.id, size, now_ms, note)
 
 
 def _set_state(connection: sa.Connection, head: Head, state: str) -> None:

@@ -73,6 +73,12 @@ def held_by(
     return found
 
 
+def count(connection: sa.Connection, hold: Hold) -> int:
+    """How many records it covers by now."""
+    query = sa.select(sa.func.count()).select_from(tables.records).where(is_held([hold]))
+    return connection.execute(query).scalar_one()
+
+
 def place(connection: sa.Connection, hold: Hold) -> None:
     """Keeps a hold that has been recorded."""
     row = {name: getattr(hold, name) for name in Hold.__slots__}

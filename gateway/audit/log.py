@@ -22,6 +22,7 @@ from gateway.audit.bundle import Receipt
 from gateway.audit.canonical import Json, to_text
 from gateway.audit.catalogue import Catalogue, Opened
 from gateway.audit.checkpoint import Checkpoint
+from gateway.audit.crossing import crossing
 from gateway.audit.draft import Drafter
 from gateway.audit.ledger import Entry, Head
 from gateway.audit.note import Signer
@@ -100,6 +101,7 @@ class AuditLog:
         self._spooled: set[str] = set()
         self._signed_size = -1
         self._anchored_ms = 0
+        self._announced = ""  #: the key that was told last
         self.trouble = "store_slow"  #: the last reason for not having written
         self._made: list[tuple[str, str]] = []  #: keys that are new and not told yet
 
@@ -295,12 +297,12 @@ class AuditLog:
         if self._is_full:
             self._is_full = not await asyncio.to_thread(self._ballast.make)
         try:
-            self._made += await asyncio.to_thread(self.people.refresh, now_ms())
-            self._tell_keys()
             await self._note_alive()
-            await self.sign()
+            await self.follow_keys()
         except AuditStoreError as error:
             logger.warning("audit.unavailable", extra={"problem": error.detail})
+        except TimeoutError:
+            logger.warning("audit.unavailable", extra={"problem": "timeout"})
         except (AuditError, OSError) as error:
             logger.error("audit.unsigned", extra={"problem": type(error).__name__})  # noqa: TRY400
 
@@ -319,13 +321,13 @@ class AuditLog:
         """Signs the log as it is stored, tells the catalogue, and sends copies outside. Nothing
         happens if nothing was written since."""
         writer, catalogue = self._writer, self._catalogue
-        if writer is None or catalogue is None or writer.head.frontier.size == self._signed_size:
+        if writer is None or catalogue is None:
             return None
-        head, now = writer.head, now_ms()
-
-        def work(connection: object) -> Head:
-            return catalogue.note_head(connection, head, now)  # type: ignore[arg-type]
-
+        await self._announce_key(writer)
+        if writer.head.frontier.size == self._signed_size:
+            return None
+        head, now, keys = writer.head, now_ms(), self.people.sign_keys
+        work = partial(catalogue.note_head, head=head, now_ms=now, keys=keys)
         await self._keep_signed(head, await self.store.run(work, writes=True))
         self._signed_size = head.frontier.size
         self._anchor(head.checkpoint, now)
@@ -345,17 +347,41 @@ class AuditLog:
     async def _keep_signed(self, *heads: Head) -> None:
         """Catalogue last: it tells of the others."""
         now, catalogue = now_ms(), self._catalogue
-        notes = [(head, head.checkpoint.signed_by([self._signer(head.origin)])) for head in heads]
-
-        def work(connection: object) -> None:
-            for head, note in notes:
-                if catalogue is not None:
-                    catalogue.keep(connection, head, now, note)  # type: ignore[arg-type]
-
-        await self.store.run(work, writes=True)
-        for _, note in notes:
+        if catalogue is None:
+            return
+        work = partial(
+            catalogue.keep_signed,
+            heads=heads,
+            now_ms=now,
+            keys=self.people.sign_keys,
+            own=self.origin or "",
+        )
+        for note in await self.store.run(work, writes=True):
             self._anchors.checkpoint(note, now)
         self._meter.audit_signed(now / 1000)
+
+    async def follow_keys(self, words: Mapping[str, str | bytes] | None = None) -> None:
+        """Takes over keys that another process has made, and signs with them from now on.
+
+        Raises:
+            AuditError, OSError: they can't be read.
+            AuditStoreError, TimeoutError: the crossing couldn't be recorded.
+        """
+        self._made += await asyncio.to_thread(self.people.refresh, now_ms())
+        self._tell_keys()
+        if self._writer is not None:
+            await self._announce_key(self._writer, words)
+        await self.sign()
+
+    async def _announce_key(
+        self, writer: Writer, words: Mapping[str, str | bytes] | None = None
+    ) -> None:
+        head, keys = writer.head, self.people.sign_keys
+        find = partial(crossing, log_id=head.id, origin=head.origin, keys=keys)
+        crossed = await self.store.run(find)
+        if crossed is not None and crossed.after.id != self._announced:
+            await self.record("audit.key.rotated", crossed.announcement(), words)
+            self._announced = crossed.after.id
 
     def _anchor(self, checkpoint: Checkpoint, now: int) -> None:
         """Once an hour a checkpoint goes into the log itself."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.audit.keyfile import Key
@@ -34,7 +34,7 @@ class Pseudonymiser:
         self._links_people = links_people
         self._query: Key | None = None
         self._subject: Key | None = None
-        self._sign: Key | None = None
+        self.sign_keys: Sequence[Key] = ()  #: those that may sign, the current one first
 
     def refresh(self, now_ms: int) -> list[tuple[str, str]]:
         """Reads the keys of now, and makes those that aren't there: kind and id of each new one.
@@ -48,13 +48,14 @@ class Pseudonymiser:
         self._keys.reload()
         self._query = self._keys.current("query", now_ms)
         self._subject = self._keys.current("subject", now_ms)
-        self._sign = self._keys.current("sign", now_ms)
-        current = [(one.kind, one.id) for one in (self._query, self._subject, self._sign)]
+        sign = self._keys.current("sign", now_ms)
+        self.sign_keys = self._keys.all("sign")
+        current = [(one.kind, one.id) for one in (self._query, self._subject, sign)]
         return [one for one in current if one not in before]
 
     def signer(self, log: str) -> Signer:
         """What signs the checkpoints of `log`."""
-        return Signer(log, _need(self._sign).secret)
+        return Signer(log, _need(next(iter(self.sign_keys), None)).secret)
 
     def hashes(
         self, owner: str | None, question: str | bytes | None, conversation: str | None

@@ -6,42 +6,22 @@ in no shell's history.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
-from typing import TypeAlias
 
-from gateway.settings import Settings
-
-USAGE = 1  #: 2 is what a damaged log exits with
-
-Command = Callable[[Settings, argparse.Namespace], int]
-_Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
+from gateway.commands import rights_verbs
+from gateway.commands.parsing import Verbs, verb
 
 
-def add_to(commands: _Verbs) -> None:
+def add_to(commands: Verbs) -> None:
     """Adds `audit` and its verbs."""
     parser = commands.add_parser("audit", help="look after the audit log")
     verbs = parser.add_subparsers(required=True, metavar="verb")
     _add_checkpoint(verbs)
+    rights_verbs.add_to(verbs)
 
 
-def _add_checkpoint(verbs: _Verbs) -> None:
-    checkpoint = _verb(verbs, "checkpoint", "anchoring", "sign every log as it is now")
+def _add_checkpoint(verbs: Verbs) -> None:
+    checkpoint = verb(verbs, "checkpoint", "anchoring", "sign every log as it is now")
     checkpoint.add_argument(
         "--out", type=Path, metavar="FILE", help="add the checkpoints to it; else they are printed"
     )
-
-
-def _verb(verbs: _Verbs, name: str, module: str, text: str) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(name, help=text, description=f"{text.capitalize()}.")
-
-    def command(settings: Settings, options: argparse.Namespace) -> int:
-        found: Command = getattr(
-            import_module(f"gateway.commands.{module}"), name.replace("-", "_")
-        )
-        return found(settings, options)
-
-    parser.set_defaults(command=command, bad_settings=USAGE)
-    return parser

@@ -1,6 +1,7 @@
 """The audit log as a command has it: opened beside a running gateway, with a log of its own.
 
-What a command does to the log is recorded in that log, which is closed and signed at the end.
+What a command does to the log is recorded in that log, which is closed and signed at the end. What
+was erased and is there again, from a backup perhaps, is erased before the command sees anything.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from gateway.audit.assembly import keys_of, make_log
+from gateway.audit.assembly import journal_of, keys_of, make_log
+from gateway.audit.journal import Journal
 from gateway.audit.keys import Keys
 from gateway.audit.log import AuditLog, Manner
 from gateway.audit.store import AuditStoreError
+from gateway.erasures import erase_returned
 from gateway.errors import AuditError, SettingsError, Unavailable
 from gateway.settings import Settings
+from gateway.stream.cipher import Cipher
+from gateway.stream.sql import make_store
+from gateway.stream.store import SessionStore
 from gateway.telemetry.logs import configure_logging
 
 GOOD, FAILED, DAMAGED, UNANCHORED, OVERDUE, BUSY = range(6)
@@ -50,6 +56,8 @@ class Opened:
     settings: Settings
     log: AuditLog
     keys: Keys
+    journal: Journal
+    answers: SessionStore
 
 
 @asynccontextmanager
@@ -57,7 +65,7 @@ async def open_log(settings: Settings) -> AsyncIterator[Opened]:
     """
     Raises:
         SettingsError: what is there can't be used.
-        AuditStoreError: the database is away.
+        AuditStoreError, StoreError: the database is away.
     """
     manner = Manner(
         settings.audit_origin,
@@ -68,12 +76,17 @@ async def open_log(settings: Settings) -> AsyncIterator[Opened]:
         kind="command",
     )
     log = make_log(settings, _NoFigures(), manner)
+    answers, journal = _answers(settings), journal_of(settings)
     try:
         if not await log.open():
             raise AuditStoreError("it can't be opened")
-        yield Opened(settings, log, keys_of(settings))
+        await answers.open()
+        if again := await erase_returned(journal, log, answers):
+            print(f"{again} erased values were there again and are gone.", file=sys.stderr)
+        yield Opened(settings, log, keys_of(settings), journal, answers)
     finally:
         await log.close()
+        await answers.close()
 
 
 def run(settings: Settings, work: Callable[[Opened], Awaitable[int]]) -> int:
@@ -127,3 +140,11 @@ def _operator() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"
+
+
+def _answers(settings: Settings) -> SessionStore:
+    url, key = settings.database_url, settings.partial_encryption_key
+    cipher = Cipher.from_setting(key.get_secret_value() if key is not None else None)
+    return make_store(
+        url.get_secret_value() if url is not None else None, settings.data_dir, cipher
+    )

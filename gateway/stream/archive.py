@@ -95,6 +95,14 @@ class Archive:
         )
         return [await self._revive(one) for one in reversed(records) if _is_readable(one)]
 
+    async def owned(self, owner: str) -> list[LiveStream]:
+        """Everything that is stored of an owner, oldest first: what runs now as far as it is.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        return [await self._revive(one) for one in await self.store.owned(owner)]
+
     async def claimed(self, owner: str, key: str) -> LiveStream | None:
         record = await self.store.find_by_idempotency(owner, key)
         return await self._revive(record) if _is_readable(record) else None

@@ -18,6 +18,7 @@ from gateway.stream.log import EventLog, LogBudget
 from gateway.stream.model import (
     CLIENT_GONE,
     DURATION_CAP,
+    USER_REQUESTED,
     Ending,
     StreamId,
     error_ending,
@@ -353,6 +354,12 @@ class Hub:
         if has_ended and running is not None:
             running.task.cancel()
         return has_ended
+
+    def forget(self, stream: LiveStream) -> bool:
+        """Ends a stream whose owner wants to be forgotten, and keeps nothing of it; False as long
+        as somebody reads what has come already."""
+        self.stop(stream, USER_REQUESTED)
+        return self._shelf.remove(stream)
 
     def tick(self, now: float) -> None:
         """Looks at every clock of every stream; `now` is of `time.monotonic`."""

@@ -29,6 +29,12 @@ class Shelf:
         self._streams[stream.id] = stream
         self.settle(stream)
 
+    def remove(self, stream: LiveStream) -> bool:
+        """Drops one that nobody reads; whether it isn't there any more."""
+        if not stream.is_attached and stream.id in self._streams:
+            self._drop(stream)
+        return stream.id not in self._streams
+
     def settle(self, stream: LiveStream) -> None:
         """A reader has left: without a time to be kept, the stream goes with the last one."""
         if not self._ttl_s and not stream.is_attached and stream.id in self._streams:

@@ -116,9 +116,23 @@ class SqlStore:
                 await self._database.tidy()
         return gone
 
-    async def erase(self, owner: str) -> int:
-        mine = sa.select(sessions.c.id).where(sessions.c.owner == clean(owner))
-        return await self._delete_all(mine.limit(_SWEEP_STREAMS))
+    async def owners(self) -> list[str]:
+        rows = await self._run(partial(fetch, query=sa.select(sessions.c.owner).distinct()))
+        return [str(row["owner"]) for row in rows]
+
+    async def owned(self, owner: str) -> list[StreamRecord]:
+        query = sa.select(*_COLUMNS).where(sessions.c.owner == clean(owner))
+        rows = await self._run(partial(fetch, query=query.order_by(sessions.c.created_at_ms)))
+        return [self._rows.record(row) for row in rows]
+
+    async def erase(self, streams: Sequence[StreamId]) -> int:
+        gone = 0
+        for some in slices([str(clean(one)) for one in streams]):
+            gone += await self._run(partial(_delete_these, ids=some), writes=True)
+        if gone:
+            async with translated():
+                await self._database.scrub(rewrites=True)
+        return gone
 
     async def ping(self) -> None:
         await self._run(partial(fetch, query=sa.select(sa.literal(1).label("one"))))

@@ -211,8 +211,17 @@ class SessionStore(Protocol):
         """
         ...
 
-    async def erase(self, owner: str) -> int:
-        """Deletes every stream of an owner; how many."""
+    async def owners(self) -> list[str]:
+        """Everybody whose streams are there."""
+        ...
+
+    async def owned(self, owner: str) -> list[StreamRecord]:
+        """Everything of an owner, the oldest first, also what has expired and isn't swept yet."""
+        ...
+
+    async def erase(self, streams: Sequence[StreamId]) -> int:
+        """Deletes these, and leaves nothing of them in the database's files as far as that is in
+        its power; how many there were."""
         ...
 
     async def ping(self) -> None:

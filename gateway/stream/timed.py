@@ -74,9 +74,17 @@ class TimedStore:
         with self._timed("sweep"):
             return await self._store.sweep(now_ms, max_bytes)
 
-    async def erase(self, owner: str) -> int:
+    async def owners(self) -> list[str]:
+        with self._timed("lookup"):
+            return await self._store.owners()
+
+    async def owned(self, owner: str) -> list[StreamRecord]:
+        with self._timed("lookup"):
+            return await self._store.owned(owner)
+
+    async def erase(self, streams: Sequence[StreamId]) -> int:
         with self._timed("erase"):
-            return await self._store.erase(owner)
+            return await self._store.erase(streams)
 
     async def ping(self) -> None:
         with self._timed("ping"):

@@ -24,7 +24,7 @@ LEVELS = (
     {"cli"},
     {"commands"},
     {"app"},
-    {"web"},
+    {"web", "erasures"},
     {
         *("stream", "upstream", "limit", "audit", "telemetry"),
         *("identity", "keys", "tokens", "flags"),
@@ -146,7 +146,7 @@ def server(module: Module) -> Iterator[str]:
 #: The audit log's parts that speak to its database.
 _AUDIT = (
     *("store", "ledger", "catalogue", "dump", "retention", "holds"),
-    *("subject", "plan", "removal", "settlement"),
+    *("subject", "plan", "removal", "settlement", "access", "crossing"),
 )
 
 

@@ -55,8 +55,8 @@ def test_every_event_has_its_row_with_its_fields() -> None:
 
 
 def test_every_code_of_the_package_is_told() -> None:
-    folder = ROOT / "gateway" / "audit"
-    codes = {code for path in folder.glob("*.py") for code in told_codes(path, {"AuditError"})}
+    files = [path for name in ("audit", "commands") for path in ROOT.glob(f"gateway/{name}/*.py")]
+    codes = {code for path in files for code in told_codes(path, {"AuditError"})}
     assert first_column("Codes") == codes
 
 

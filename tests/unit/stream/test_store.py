@@ -302,7 +302,7 @@ async def test_creation_that_is_repeated_changes_no_other_end(make: MakeStore) -
 async def test_erased_stream_that_goes_on_stays_erased(store: SessionStore) -> None:
     record = a_record()
     await store.write([Created(record), appended(record, 1, b"a")])
-    assert await store.erase("ada") == 1
+    assert await store.erase([record.id]) == 1
     await store.write([appended(record, 2, b"b")])
     assert await store.write([appended(record, 3, b"c"), Ended(ended(record))]) == {record.id}
     assert await store.load(record.id) is None
@@ -399,11 +399,34 @@ async def test_sweep_by_size_deletes_the_oldest_ended_and_no_more(store: Session
     assert await store.load(records[0].id) is not None
 
 
-async def test_erasing_an_owner_leaves_the_others(store: SessionStore) -> None:
+async def test_erasing_the_streams_of_an_owner_leaves_the_others(store: SessionStore) -> None:
     mine, theirs = [a_record() for _ in range(3)], a_record(owner="eve")
     await store.write([Created(record) for record in (*mine, theirs)])
-    assert await store.erase("ada") == 3
+    assert sorted(await store.owners()) == ["ada", "eve"]
+    owned = [record.id for record in await store.owned("ada")]
+    assert sorted(owned) == sorted(record.id for record in mine)
+    assert await store.erase([*owned, "unknown"]) == 3
+    assert await store.owned("ada") == []
     assert await store.load(theirs.id) == theirs
+
+
+async def test_no_byte_of_an_erased_answer_is_left(tmp_path: Path) -> None:
+    store = make_store(None, tmp_path, Cipher())
+    await store.open()
+    swept, erased, kept = (a_record() for _ in range(3))
+    for record in (swept, erased, kept):
+        await store.write([Created(record), appended(record, 1, f"secret {record.id}".encode())])
+    await store.write([Ended(ended(swept, expires_at_ms=1))])
+    assert await store.sweep(2, 0) == 1  # which leaves its bytes where they were
+    assert await store.erase([erased.id]) == 1
+    is_left = [_holds(tmp_path, record.id) for record in (swept, erased, kept)]
+    assert is_left == [False, False, True]
+    await store.close()
+
+
+def _holds(folder: Path, text: str) -> bool:
+    """Whether any file has it."""
+    return any(text.encode() in path.read_bytes() for path in folder.iterdir())
 
 
 async def test_nothing_blocks_the_event_loop(make: MakeStore) -> None:

@@ -1,0 +1,126 @@
+"""What a person is given of the log: their records, each with its proof. GDPR 15.
+
+The proof is that of `gateway.audit.bundle`, towards a checkpoint that is signed for the occasion,
+so that the newest record is covered too. docs/audit-format.md, "A person's export".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import sqlalchemy as sa
+
+from gateway.audit import tables
+from gateway.audit.bundle import Bundle
+from gateway.audit.canonical import Json, Object, decode, to_text
+from gateway.audit.crossing import signers
+from gateway.audit.event import CLEAR
+from gateway.audit.keyfile import Key
+from gateway.audit.ledger import stored_head
+from gateway.audit.merkle import NodeReader
+from gateway.audit.policy import Cls, Policy
+from gateway.audit.proofs import inclusion_proof
+from gateway.audit.record import Personal
+from gateway.audit.store import keep_checkpoint, node_reader, read_records
+from gateway.audit.subject import Place
+
+FORMAT = "sluice-audit-person/1"
+#: Why each class is kept, for who asks what is kept of them.
+PURPOSES: Mapping[Cls, str] = {
+    Cls.QUERY: "To show that a question was answered, when and how, without what was asked.",
+    Cls.AUTH: "To show who was let in.",
+    Cls.SECURITY: "To notice and trace misuse.",
+    Cls.ADMIN: "To show who changed what in the gateway.",
+    Cls.AUDIT: "To show that these rules were kept.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One record of a person.
+
+    Args:
+        until_ms: When it will be swept.
+    """
+
+    bundle: Bundle
+    cls: str
+    type: str
+    ts: int
+    until_ms: int
+
+    def to_object(self) -> Object:
+        return {
+            "type": self.type,
+            "ts": self.ts,
+            "purpose": PURPOSES[Cls(self.cls)],
+            "until_ms": self.until_ms,
+            "values": {one.field: shown(one) for one in self.bundle.personal},
+            "proof": self.bundle.to_object(),
+        }
+
+
+def shown(value: Personal) -> str:
+    """What stands in clear, as it is; a keyed hash in base64url."""
+    return value.value.decode() if value.field in CLEAR else to_text(value.value)
+
+
+def signed_heads(
+    connection: sa.Connection, logs: Iterable[int], keys: Sequence[Key], now_ms: int
+) -> dict[int, str]:
+    """A checkpoint for each of these logs as it is stored now, kept like any other."""
+    table, notes = tables.checkpoints, {}
+    for log in logs:
+        head = stored_head(connection, log).checkpoint
+        by = signers(connection, log, head.origin, keys, crosses=False)
+        note = notes[log] = str(head.signed_by(by))
+        same = (table.c.log == log) & (table.c.size == head.size)
+        if note not in connection.scalars(sa.select(table.c.note).where(same)).all():
+            keep_checkpoint(connection, log, head.size, now_ms, note)
+    return notes
+
+
+def read_found(
+    connection: sa.Connection,
+    places: Sequence[Place],
+    notes: Mapping[int, str],
+    policy: Policy,
+    *,
+    with_operator: bool = False,
+) -> list[Found]:
+    """The records at these places, with their proofs. Who wrote them is somebody else's data."""
+    if with_operator:
+        places = [replace(one, fields=(*one.fields, "operator")) for one in places]
+    nodes = {log: cache(node_reader(connection, log)) for log in notes}
+    found = []
+    for place in places:
+        found += _read(connection, place, notes[place.log], nodes[place.log], policy)
+    return found
+
+
+def _read(
+    connection: sa.Connection,
+    place: Place,
+    note: str,
+    node: NodeReader,
+    policy: Policy,
+) -> list[Found]:
+    (stored,) = read_records(connection, place.log, place.seq, place.seq + 1) or (None,)
+    if stored is None or stored.body is None:
+        return []  # swept meanwhile
+    body = decode(stored.body)
+    origin, size, _ = note.split("\n", 2)
+    personal = [one for one in stored.personal if one.field in place.fields]
+    proof = inclusion_proof(place.seq, int(size), node)
+    bundle = Bundle(origin, place.seq, stored.body, personal, proof, note)
+    ts = _whole(body["ts"])
+    until_ms = ts + policy.retention_of(Cls(place.cls)) * 1000
+    return [Found(bundle, place.cls, place.type, ts, until_ms)]
+
+
+def _whole(value: Json) -> int:
+    if not isinstance(value, int):
+        raise TypeError("not a number")
+    return value
