@@ -47,6 +47,7 @@ from gateway.telemetry.history import Watch
 from gateway.telemetry.logs import set_level
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import StreamObserver
+from gateway.telemetry.vitals import Vitals
 from gateway.tokens import AdminToken, ApiKeyAuthenticator, Authenticator, NoAuthentication
 from gateway.tokens.links import Links, link_key_path
 from gateway.upstream.client import UpstreamClient
@@ -54,6 +55,7 @@ from gateway.upstream.retry import Retrying
 from gateway.web import admin, conversations, graphql, health, links, openapi, pages, streams
 from gateway.web.admin import OVERVIEW
 from gateway.web.chat import chat_stream
+from gateway.web.condition import add_state_metrics, watch
 from gateway.web.controls import Controls
 from gateway.web.middleware.access import access
 from gateway.web.middleware.audit import audit, hold_response
@@ -135,6 +137,7 @@ def make_app(settings: Settings) -> web.Application:
         ]
     )
     app[SERVICES] = services
+    add_state_metrics(services)
     if services.watch is not None:
         app[OVERVIEW] = Overview(services, services.watch)
         app.on_shutdown.append(_send_viewers_away)
@@ -166,6 +169,7 @@ async def serve(settings: Settings) -> None:
         logger.info("gateway.started", extra=_start_fields(services, address))
         await _warn_if_unreachable(services)
         _spare_the_collector()
+        services.vitals.memory.mark()
         await stop.wait()
         logger.info("gateway.stopping", extra={"streams": len(services.hub)})
         stop.clear()
@@ -201,7 +205,8 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
     faults = _make_faults(settings, metrics)
     flags = Flags(settings)
     observer = StreamObserver(metrics, faults, ENDING_REASONS)
-    watch = Watch(metrics, ERROR_REASONS) if settings.admin_token is not None else None
+    vitals = Vitals.from_settings(settings)
+    history = Watch(metrics, ERROR_REASONS) if settings.admin_token is not None else None
     counts = BoundedMemoryStorage()
     budget = LogBudget(settings.buffer_total_bytes)
     store = TimedStore(_make_store(settings), metrics.note_store)
@@ -224,7 +229,7 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
             resume_ttl_s=settings.resume_ttl_seconds,
         ),
         budget=budget,
-        observer=observer if watch is None else Observers(observer, watch),
+        observer=Observers(observer, vitals.outcomes, *([history] if history else [])),
         keeper=keeper,
         archive=Archive(store, provider_dialect, budget),
     )
@@ -251,7 +256,8 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
         metrics=metrics,
         faults=faults,
         observer=observer,
-        watch=watch,
+        vitals=vitals,
+        watch=history,
         stalls=StallWatch(settings.write_stall_seconds),
         presence=PresenceWatch(),
         recorder=_make_recorder(settings, metrics),
@@ -404,6 +410,7 @@ async def _all_running(
         tasks.spawn(Sweeper(services.recorder.log).run(), name="audit sweeps")
     await services.upstream.start()
     services.keeper.start()
+    services.vitals.memory.mark()
     yield tasks
     await tasks.cancel()
     await services.hub.drain(0)
@@ -416,14 +423,19 @@ async def _all_running(
 
 async def _tick(services: Services) -> None:
     """The one coarse ticker that serves all clocks."""
+    due = time.monotonic()
     while True:
+        due += services.hub.tick_s
         await asyncio.sleep(services.hub.tick_s)
         now = time.monotonic()
+        services.metrics.loop_lag.observe(max(0.0, now - due))
+        due = now
         services.hub.tick(now)
         services.stalls.tick(now)
         services.presence.tick()
         services.counts.sweep()
         services.conversations.tick()
+        watch(services, now)
         if services.recorder is not None:
             services.recorder.tick()
             services.metrics.audit_queue.set(services.recorder.log.depth)

@@ -37,6 +37,10 @@ from gateway.errors import SettingsError
 #: A name that begins like this and isn't a setting is a typing error, not somebody else's variable.
 OUR_PREFIXES = (
     "ADMIN_",
+    "ALERT_ERROR_",
+    "ALERT_MEMORY_",
+    "ALERT_MIN_",
+    "ALERT_WINDOW_",
     "API_KEYS_",
     "AUDIT_",
     "BACKPRESSURE_",
@@ -419,6 +423,26 @@ class Settings(BaseSettings):
         description="A file that is given up when the disk is full, so that the log can say so.",
     )
 
+    # Alerts
+    alert_memory_warning_mb: NonNegativeFloat = Field(
+        100, description="Alert when the process holds so many megabytes more than at its start."
+    )
+    alert_memory_critical_mb: NonNegativeFloat = Field(
+        200, description="From where on that alert is critical."
+    )
+    alert_error_warning_percent: float = Field(
+        5, ge=0, le=100, description="Alert when more than this share of streams fails."
+    )
+    alert_error_critical_percent: float = Field(
+        10, ge=0, le=100, description="From where on that alert is critical."
+    )
+    alert_window_seconds: PositiveFloat = Field(
+        300, description="Which ended streams the error rate is about: those of the last so long."
+    )
+    alert_min_streams: NonNegativeInt = Field(
+        10, description="Fewer ended streams than this raise no alert."
+    )
+
     # The process
     data_dir: Path = Field(Path("data"), description="Where keys and SQLite files are kept.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -445,6 +469,14 @@ class Settings(BaseSettings):
             (
                 self.event_max_bytes > self.stream_buffer_bytes,
                 "EVENT_MAX_BYTES is larger than STREAM_BUFFER_BYTES: such an event can't be kept",
+            ),
+            (
+                0 < self.alert_memory_critical_mb < self.alert_memory_warning_mb,
+                "ALERT_MEMORY_CRITICAL_MB is below ALERT_MEMORY_WARNING_MB",
+            ),
+            (
+                0 < self.alert_error_critical_percent < self.alert_error_warning_percent,
+                "ALERT_ERROR_CRITICAL_PERCENT is below ALERT_ERROR_WARNING_PERCENT",
             ),
             (
                 0 < self.buffer_total_bytes < self.stream_buffer_bytes,

@@ -6,21 +6,18 @@ What is remembered says when, what and in which trace, and nothing of anybody.
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
+from gateway.telemetry.delivery import drawn
 from gateway.telemetry.metrics import Metrics
 
 logger = logging.getLogger("sluice.fault")
 
 Operation = Literal["backend", "store", "stream", "request"]
-
-#: The form of a trace id that was drawn; a client's own might be a name.
-_DRAWN = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +86,7 @@ class Faults:
         self._remember("request", code, trace_id)
 
     def _remember(self, operation: Operation, code: str, trace_id: str = "") -> None:
-        known = trace_id if _DRAWN.fullmatch(trace_id) else None
-        self._recent.append(Fault(time.time(), operation, code, known))
+        self._recent.append(Fault(time.time(), operation, code, drawn(trace_id)))
 
     def _count(self, operation: Operation, *, succeeded: bool) -> None:
         if self._counts:

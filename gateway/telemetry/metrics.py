@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.exposition import choose_encoder
 
-_FIRST_TOKEN_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+import gateway
+from gateway.telemetry.delivery import Deliveries
+
 _STORE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 
 class Metrics:
     """One registry a gateway, so that several can live in one process."""
 
-    content_type = "text/plain; version=0.0.4; charset=utf-8"
-
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        build = Gauge("sluice_build_info", "1, of a version.", ["version"], registry=registry)
+        build.labels(gateway.__version__).set(1)
+        self.deliveries = Deliveries(registry)
         self.streams_active = Gauge(
             "sluice_streams_active", "Streams that run now.", registry=registry
         )
@@ -26,10 +39,24 @@ class Metrics:
         self.sessions_created = Counter(
             "sluice_sessions_created", "Streams that were started.", registry=registry
         )
-        self.time_to_first_token = Histogram(
-            "sluice_time_to_first_token_seconds",
-            "From the request's admission to the backend's first event.",
-            buckets=_FIRST_TOKEN_BUCKETS,
+        self.connections = Counter(
+            "sluice_connections",
+            "Requests for an event stream, by whether it was opened.",
+            ["result"],
+            registry=registry,
+        )
+        for result in ("opened", "refused", "failed", "declined"):
+            self.connections.labels(result)  # a rate misses the first of what wasn't there before
+        self._errors = Counter(
+            "sluice_request_errors",
+            "Requests that the gateway answered with an error.",
+            ["code"],
+            registry=registry,
+        )
+        self.loop_lag = Histogram(
+            "sluice_event_loop_lag_seconds",
+            "How late the clocks' ticker woke up: what everything else waits too.",
+            buckets=_LAG_BUCKETS,
             registry=registry,
         )
         self.rate_limited = Counter(
@@ -131,6 +158,20 @@ class Metrics:
                 counts[label] = counts.get(label, 0) + int(sample.value)
         return counts
 
+    def request_refused(self, code: str) -> None:
+        """A request got an error in place of an answer."""
+        self._errors.labels(code).inc()
+
+    def state(self, name: str, meaning: str, read: Callable[[], float]) -> None:
+        """Adds a gauge that is read when somebody asks for the metrics, and costs nothing else."""
+        Gauge(name, meaning, registry=self._registry).set_function(read)
+
     def render(self) -> bytes:
         """The metrics in Prometheus's text format 0.0.4."""
         return generate_latest(self._registry)
+
+    def render_for(self, accept: str) -> tuple[bytes, str]:
+        """The metrics in the form that an `Accept` header wants, and its media type: as `render`,
+        or OpenMetrics, which has exemplars."""
+        encode, media_type = choose_encoder(accept)
+        return encode(self._registry), media_type

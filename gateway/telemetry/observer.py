@@ -37,6 +37,9 @@ class Wire(Protocol):
 class Stream(Protocol):
     """What this module wants to know of a stream."""
 
+    first_event: float | None
+    last_event: float
+
     @property
     def id(self) -> str: ...
     @property
@@ -99,8 +102,7 @@ class StreamObserver:
             self._metrics.upstream_errors.labels(ending.reason).inc()
         if ending.is_error:
             self._faults.stream_failed(stream.origin.trace_id, ending.reason)
-        if stream.first_token_s is not None:
-            self._metrics.time_to_first_token.observe(stream.first_token_s)
+        self._metrics.deliveries.observe(stream)
         logger.info("stream.ended", extra=_identity(stream) | _result(stream, ending))
 
     def stream_interrupted(self, record: Record) -> None:

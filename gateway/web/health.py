@@ -6,10 +6,13 @@ import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 import gateway
 from gateway.telemetry.faults import Fault
+from gateway.telemetry.health import grade
+from gateway.telemetry.memory import resident_bytes
+from gateway.web.condition import current_alerts
 from gateway.web.response import json_response
 from gateway.web.services import SERVICES, Services
 
@@ -37,13 +40,20 @@ async def health(request: web.Request) -> web.StreamResponse:
 
 def report(services: Services) -> dict[str, object]:
     """The gateway's state, without anything personal."""
-    settings = services.settings
+    settings, alerts = services.settings, current_alerts(services)
     return {
         "status": _status(services),
         "version": gateway.__version__,
         "uptime_seconds": round(time.monotonic() - _STARTED, 1),
         "streaming_enabled": services.controls.is_streaming,
         "rollout_percent": services.controls.state.rollout_percent,
+        "grade": grade(alerts),
+        "alerts": [asdict(alert) for alert in alerts],
+        "error_rate": _error_rate(services),
+        "memory": {
+            "resident_bytes": resident_bytes(),
+            "growth_bytes": services.vitals.memory.growth_bytes(),
+        },
         "sessions": {"active": len(services.hub), "limit": settings.max_stream_sessions},
         "store": {
             "degraded": services.keeper.is_degraded,
@@ -60,6 +70,17 @@ def report(services: Services) -> dict[str, object]:
             "used_bytes": services.hub.buffered_bytes,
             "limit_bytes": settings.buffer_total_bytes,
         },
+    }
+
+
+def _error_rate(services: Services) -> dict[str, object]:
+    outcomes = services.vitals.outcomes
+    share = outcomes.share(time.monotonic())
+    return {
+        "percent": round(share.percent, 2),
+        "ended": share.ended,
+        "failed": share.failed,
+        "window_seconds": outcomes.window_s,
     }
 
 
@@ -90,5 +111,6 @@ def _status(services: Services) -> str:
 
 
 async def metrics(request: web.Request) -> web.StreamResponse:
-    metrics = request.app[SERVICES].metrics
-    return web.Response(body=metrics.render(), headers={"Content-Type": metrics.content_type})
+    accept = request.headers.get(hdrs.ACCEPT, "")
+    body, media_type = request.app[SERVICES].metrics.render_for(accept)
+    return web.Response(body=body, headers={hdrs.CONTENT_TYPE: media_type, hdrs.VARY: hdrs.ACCEPT})

@@ -22,6 +22,7 @@ from gateway.telemetry.history import Watch
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import StreamObserver
 from gateway.telemetry.trace import TraceContext
+from gateway.telemetry.vitals import Vitals
 from gateway.tokens import AdminToken, Authenticator
 from gateway.tokens.links import Links
 from gateway.upstream.client import UpstreamClient
@@ -51,6 +52,7 @@ class Services:
     metrics: Metrics
     faults: Faults
     observer: StreamObserver
+    vitals: Vitals
     watch: Watch | None  #: none without `ADMIN_TOKEN`
     stalls: StallWatch
     presence: PresenceWatch

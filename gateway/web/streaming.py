@@ -16,6 +16,7 @@ from gateway.stream.live import Answer, LiveStream, Opening
 from gateway.upstream.headers import Headers, returned_with_stream
 from gateway.web.audited import hand_over, hold_for, recorded, released, stop_unrecorded
 from gateway.web.compression import choose_encoder
+from gateway.web.connections import note_declined, note_opened
 from gateway.web.outlet import Outlet
 from gateway.web.response import EventStreamResponse
 from gateway.web.services import IDENTITY, SERVICES
@@ -92,6 +93,8 @@ async def serve_from_start(
         if opening.error is not None and not stream.is_committed:
             raise opening.error
         if opening.declined is not None:
+            if not stream.is_typed:  # there it is an error, counted as such
+                note_declined(request)
             return await declined(request, opening.declined)
         if stream.kept is not None and not stream.kept.done():
             # What a client has heard of can be read after a crash.
@@ -149,6 +152,7 @@ async def relay_stream(
     writer = await response.prepare(request)
     if writer is None:
         return response
+    note_opened(request)
     outlet = Outlet(request, response, writer, services.stalls, encoder)
     try:
         if first:

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import aiohttp
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import ValidationError
 
+from gateway.app import make_app
 from gateway.cli import main
 from gateway.settings import Settings, load_settings
 from gateway.stream.model import ENDING_REASONS, error_ending, user_ending
 from gateway.telemetry.metrics import Metrics
 from gateway.web.middleware.cors import _EXPOSED
+from gateway.web.services import SERVICES
 from scripts.docs import EXAMPLE, SETTINGS_PAGE, example, settings_page
 from tests import code_facts
 from tests.gateway import ADMIN_TOKEN, AS_ADMIN, running_gateway
@@ -116,7 +120,7 @@ def wrong_typed_events(text: str) -> set[str]:
 
 
 def wrong_metrics(text: str) -> set[str]:
-    rendered = Metrics().render().decode()
+    rendered = _metrics().render().decode()
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)", rendered, flags=re.MULTILINE))
     known = {name: kind for name, kind in types.items() if not name.endswith("_created")}
     documented = first_column(text)
@@ -124,14 +128,26 @@ def wrong_metrics(text: str) -> set[str]:
     for name in documented.keys() & known.keys():
         if documented[name][1] != known[name]:
             wrong.add(f"{name} is a {known[name]}")
-        labels = set(_labels()[name.removesuffix("_total")])
+        labels = set(_labels().get(name.removesuffix("_total"), ()))
         wrong |= differences(f"label of {name},", set(quoted(documented[name][2])), labels)
     return wrong
 
 
+@cache
+def _metrics() -> Metrics:
+    """As a gateway has them, with the gauges of its state."""
+    with TemporaryDirectory() as folder:
+        return make_app(
+            Settings(upstream_url="http://127.0.0.1:1", data_dir=Path(folder), audit_mode="off")
+        )[SERVICES].metrics
+
+
 def _labels() -> dict[str, tuple[str, ...]]:
-    metrics = [one for one in vars(Metrics()).values() if isinstance(one, MetricWrapperBase)]
-    return {one._name: tuple(one._labelnames) for one in metrics}
+    return {
+        one._name: tuple(one._labelnames)
+        for one in _metrics()._registry._collector_to_names
+        if isinstance(one, MetricWrapperBase)
+    }
 
 
 def wrong_log_events(text: str) -> set[str]:

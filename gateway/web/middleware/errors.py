@@ -9,6 +9,7 @@ from aiohttp.typedefs import Handler
 
 from gateway.errors import BadFraming, GatewayError, NotFound, Unauthorized
 from gateway.web.audited import note_refusal
+from gateway.web.connections import note_error
 from gateway.web.response import error_response
 from gateway.web.services import TRACE
 
@@ -46,6 +47,7 @@ def answer(request: web.Request, error: GatewayError) -> web.Response:
     trace_id = request[TRACE].trace_id
     fields = {"trace_id": trace_id, "status": error.status, "code": error.code}
     logger.info("request.refused", extra=fields)
+    note_error(request, error)
     note_refusal(request, error)
     response = error_response(error, path=request.path, trace_id=trace_id)
     if isinstance(error, Unauthorized):
