@@ -102,6 +102,13 @@ find_systemd_analyze() {
   die "the test of config/systemd needs systemd-analyze: install systemd, or name it by TEST_SYSTEMD_ANALYZE"
 }
 
+find_promtool() {
+  named_file TEST_PROMTOOL && return
+  first_command promtool && return
+  apt_install prometheus && first_command promtool && return
+  die "the tests of config/prometheus need promtool: install prometheus, or name it by TEST_PROMTOOL"
+}
+
 # The official SDKs for Node, as locked.
 ensure_node_modules() {
   local modules=tests/node/node_modules wanted
