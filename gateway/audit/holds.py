@@ -110,7 +110,7 @@ def _covers(hold: Hold) -> sa.ColumnElement[bool]:
     if hold.scope == "time":
         return records.c.ts.between(hold.from_ms, (hold.to_ms or 0) - 1)
     if hold.scope == "request":
-        return _member("rid") == hold.rid
+        return _member("rid").is_not_distinct_from(hold.rid)
     start = sa.cast(_member("start"), sa.BigInteger)
     is_end = records.c.type == "query.end"
     said_by = sa.case((is_end, sa.func.coalesce(start, records.c.seq)), else_=records.c.seq)

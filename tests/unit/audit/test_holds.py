@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from gateway.audit import holds, tables
 from gateway.audit.canonical import Object
-from gateway.audit.holds import Hold
+from gateway.audit.holds import Hold, Scope
 from gateway.audit.recorder import Asked, Who
 from gateway.audit.store import AuditStore
 from tests.auditing import Audited, bodies, exported, running_log, stored
@@ -107,3 +107,16 @@ async def test_export_names_what_holds_a_record(tmp_path: Path, is_placed: bool)
     lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
     named = {line.get("hold") for line in lines if line.get("kind") == "record"}
     assert named == ({HOLD.id} if is_placed else {None})
+
+
+@pytest.mark.parametrize("scope", ["subject", "time", "request"])
+async def test_what_no_hold_covers_can_be_asked_for(
+    tmp_path: Path, database_url: str | None, scope: Scope
+) -> None:
+    nothing = replace(HOLD, scope=scope, rid="none", from_ms=0, to_ms=1, subjects=(b"",))
+    everything = sa.select(sa.func.count()).select_from(tables.records)
+    free = everything.where(sa.not_(holds.is_held([nothing])))
+    async with running_log(tmp_path, database_url) as audited:
+        await ask(audited, ADA)
+        counts = await audited.store.run(lambda c: (c.scalar(everything), c.scalar(free)))
+        assert counts[0] == counts[1]
