@@ -6,7 +6,7 @@ What is written to a log goes through `gateway.audit.ledger`; this opens the dat
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -110,6 +110,14 @@ class AuditStore:
         async with translated():
             return await self.database.run(work, writes=writes)
 
+    @asynccontextmanager
+    async def alone(self, purpose: str) -> AsyncIterator[bool]:
+        """See `gateway.database.Database.alone`."""
+        async with AsyncExitStack() as stack:
+            async with translated():
+                is_alone = await stack.enter_async_context(self.database.alone(purpose))
+            yield is_alone
+
     async def tidy(self) -> None:
         """Gives freed pages back, a few at a time."""
         async with translated():
@@ -121,7 +129,7 @@ class AuditStore:
             return await self.database.scrub()
 
     async def logs(self) -> list[LogInfo]:
-        """Every log, the catalogue among them, in the order of their opening."""
+        """Every log that isn't dropped, the catalogue among them, in the order of their opening."""
         return await self.run(all_logs)
 
     async def records(self, log_id: int, start: int, end: int) -> list[Stored]:
@@ -136,7 +144,8 @@ class AuditStore:
 
 def all_logs(connection: sa.Connection) -> list[LogInfo]:
     columns = [tables.logs.c[name] for name in LogInfo.__slots__]
-    return [LogInfo(*row) for row in connection.execute(sa.select(*columns).order_by(columns[0]))]
+    query = sa.select(*columns).where(tables.logs.c.state != "dropped").order_by(columns[0])
+    return [LogInfo(*row) for row in connection.execute(query)]
 
 
 def read_records(connection: sa.Connection, log_id: int, start: int, end: int) -> list[Stored]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
 import asyncpg  # type: ignore[import-untyped]
@@ -57,7 +58,13 @@ class Database(Protocol):
         """Makes the tables and whatever they need, or brings them up to date."""
         ...
 
-    async def tidy(self) -> None: ...
+    def alone(self, purpose: str) -> AbstractAsyncContextManager[bool]:
+        """Whether nobody else is at this purpose, in any process; others are kept out meanwhile."""
+        ...
+
+    async def tidy(self) -> None:
+        """Gives a few freed pages back."""
+        ...
 
     async def scrub(self, *, rewrites: bool = False) -> bool:
         """Leaves nothing of what was deleted in the files, as far as this can be done from here;

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -83,6 +84,15 @@ class Postgres:
     async def scrub(self, *, rewrites: bool = False) -> bool:
         """Not from here: its vacuum, the archive of its log and its replicas are the server's."""
         return False
+
+    @asynccontextmanager
+    async def alone(self, purpose: str) -> AsyncIterator[bool]:
+        """By a lock that ends with a connection of its own."""
+        key = int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:7])
+        engine = self._connect(_STATEMENT_S, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        async with engine.connect() as connection:
+            locked = sa.select(sa.func.pg_try_advisory_lock(sa.cast(key, sa.BigInteger)))
+            yield bool(await connection.scalar(locked))
 
     async def claim(self) -> None:
         """By a lock that the server takes back when the connection ends, however that comes.

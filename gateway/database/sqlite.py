@@ -7,10 +7,11 @@ and close costs more than the statements do.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -89,6 +90,16 @@ class Sqlite:
         """The write-ahead log is emptied; whoever reads just then makes it take a little longer."""
         return await self._writer.worker.run(partial(self._scrub, rewrites=rewrites))
 
+    @asynccontextmanager
+    async def alone(self, purpose: str) -> AsyncIterator[bool]:
+        """By a lock on a file beside the database."""
+        lock = await asyncio.to_thread(self._try_lock, purpose)
+        try:
+            yield lock is not None
+        finally:
+            if lock is not None:
+                os.close(lock)
+
     async def claim(self) -> None:
         """The claim to the directory that the file is in is enough: see `gateway.stream.claim`."""
 
@@ -126,6 +137,16 @@ class Sqlite:
         except OSError as error:
             reason = f"DATA_DIR: {self._path} can't be written: {error.strerror}"
             raise SettingsError(reason) from error
+
+    def _try_lock(self, purpose: str) -> int | None:
+        flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
+        lock = os.open(f"{self._path}.{purpose}", flags, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        return lock
 
     def _check(self) -> None:
         try:
