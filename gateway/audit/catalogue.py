@@ -33,13 +33,15 @@ ABANDONED_MS = 5 * 60_000
 class Opened:
     """What a start has found and made.
 
-    `unknown` counts the requests that a crash had left without an end.
+    `unknown` counts the requests that a crash had left without an end, `silence_ms` is how long
+    nobody had been heard of.
     """
 
     head: Head
     is_resumed: bool = False
     unknown: int = 0
     abandoned: int = 0
+    silence_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class Catalogue:
         Raises:
             AuditError: the catalogue itself is damaged.
         """
+        heard_ms = connection.scalar(sa.select(sa.func.max(tables.logs.c.seen_ms)))
+        silence_ms = now_ms - (heard_ms or now_ms)
         catalogue = self._lock(connection, now_ms)
         self._note_policy(connection, now_ms)
         unknown = abandoned = 0
@@ -103,14 +107,14 @@ class Catalogue:
             abandoned += 1
         if resumed is not None:
             head = self._begin(connection, resumed, now_ms, is_resumed=True)
-            return Opened(head, is_resumed=True, unknown=unknown, abandoned=abandoned)
+            return Opened(head, True, unknown, abandoned, silence_ms)
         head = self._make(connection, f"{self._identity.origin}/{uuid7(now_ms)}", now_ms)
         public = to_text(self._identity.public)
         self._append(
             connection, catalogue, now_ms, ("log.opened", {"origin": head.origin, "public": public})
         )
         head = self._begin(connection, head, now_ms)
-        return Opened(head, unknown=unknown, abandoned=abandoned)
+        return Opened(head, False, unknown, abandoned, silence_ms)
 
     def note_head(
         self, connection: sa.Connection, head: Head, now_ms: int, keys: Sequence[Key]
@@ -163,6 +167,33 @@ class Catalogue:
             notes.append(head.checkpoint.signed_by(by))
             _keep(connection, head, now_ms, str(notes[-1]))
         return notes
+
+    def unsigned(self, connection: sa.Connection) -> list[Head]:
+        """Logs that have ended without a checkpoint over their last records, as a crash leaves
+        them. One whose tree isn't that of its rows is nobody's to sign."""
+        logs, marks = tables.logs, tables.checkpoints
+        signed = sa.exists().where(marks.c.log == logs.c.id, marks.c.size == logs.c.size)
+        ended = logs.c.state.in_(("closed", "abandoned"))
+        rows = connection.execute(sa.select(logs).where(ended, logs.c.size > 0, sa.not_(signed)))
+        heads = [Head(r.id, r.origin, r.last_ts, Frontier.restore(r.frontier)) for r in rows]
+        return [head for head in heads if _is_sound(connection, head)]
+
+    def tell(
+        self, connection: sa.Connection, events: Sequence[tuple[str, Object]], now_ms: int
+    ) -> None:
+        """Says something again that still holds, before the record of it goes."""
+        self._append(connection, self._lock(connection, now_ms), now_ms, *events)
+
+    def drop(self, connection: sa.Connection, log_id: int, now_ms: int) -> bool:
+        """Tells that all of a log that has ended is over, if that is so. What is left of it, the
+        tree, may then be deleted (`gateway.audit.pruning.clear`)."""
+        catalogue = self._lock(connection, now_ms)
+        head = stored_head(connection, log_id)
+        if not _is_over(connection, log_id):
+            return False
+        _set_state(connection, head, "dropped")
+        self._append(connection, catalogue, now_ms, ("log.dropped", _told(head)))
+        return True
 
     def _lock(self, connection: sa.Connection, now_ms: int) -> Head:
         logs = tables.logs
@@ -267,6 +298,15 @@ def _keep(connection: sa.Connection, head: Head, now_ms: int, note: str) -> None
     same = (table.c.log == head.id) & (table.c.size == size)
     if note not in connection.scalars(sa.select(table.c.note).where(same)).all():
         keep_checkpoint(connection, head.id, size, now_ms, note)
+
+
+def _is_over(connection: sa.Connection, log_id: int) -> bool:
+    """Whether a log has ended and no record or tombstone of it is left."""
+    logs = tables.logs
+    ended = (logs.c.id == log_id) & logs.c.state.in_(("closed", "abandoned"))
+    left = (tables.records, tables.unended, tables.tombstones)
+    none_left = [sa.not_(sa.exists().where(one.c.log == log_id)) for one in left]
+    return connection.scalar(sa.select(logs.c.id).where(ended, *none_left)) is not None
 
 
 def _set_state(connection: sa.Connection, head: Head, state: str) -> None:

@@ -19,7 +19,7 @@ from typing import Literal, Protocol
 import gateway.audit.catalogue as catalogues
 from gateway.audit.anchors import Anchors
 from gateway.audit.bundle import Receipt
-from gateway.audit.canonical import Json, to_text
+from gateway.audit.canonical import Json, Object, to_text
 from gateway.audit.catalogue import Catalogue, Opened
 from gateway.audit.checkpoint import Checkpoint
 from gateway.audit.crossing import crossing
@@ -104,6 +104,7 @@ class AuditLog:
         self._announced = ""  #: the key that was told last
         self.trouble = "store_slow"  #: the last reason for not having written
         self._made: list[tuple[str, str]] = []  #: keys that are new and not told yet
+        self.silence_ms = 0  #: how long nobody had been heard of when this log was opened
 
     @property
     def is_away(self) -> bool:
@@ -282,6 +283,7 @@ class AuditLog:
         if is_gateway:
             await asyncio.to_thread(self._spool.clear)
         self._catalogue = catalogue
+        self.silence_ms = opened.silence_ms
         self._writer = Writer(self.store.database, opened.head, self)
         self._tasks.spawn(self._writer.run(), name="audit writer")
         self._tell_keys()
@@ -291,6 +293,7 @@ class AuditLog:
         has_crashed = opened.is_resumed or opened.unknown or opened.abandoned
         level = logging.INFO if has_crashed else logging.DEBUG
         logger.log(level, "audit.opened", extra=_found(opened))
+        await self.sign_ended()
         await self.sign()
 
     async def _tick(self) -> None:
@@ -343,6 +346,38 @@ class AuditLog:
         if self._catalogue is not None:
             work = partial(self._catalogue.note_heads, now_ms=now_ms())
             await self._keep_signed(*await self.store.run(work, writes=True))
+
+    async def sign_ended(self) -> None:
+        """Signs the logs that a crash has ended: what no checkpoint covers is never swept.
+
+        Raises:
+            AuditStoreError: the store is away.
+        """
+        if self._catalogue is not None and (
+            heads := await self.store.run(self._catalogue.unsigned)
+        ):
+            await self._keep_signed(*heads)
+
+    async def tell_catalogue(self, events: Sequence[tuple[str, Object]]) -> None:
+        """Says in the catalogue again what still holds.
+
+        Raises:
+            AuditStoreError: the store is away.
+        """
+        if self._catalogue is not None and events:
+            work = partial(self._catalogue.tell, events=events, now_ms=now_ms())
+            await self.store.run(work, writes=True)
+
+    async def drop(self, log_id: int) -> bool:
+        """Drops a log that has ended and of which nothing is left; whether it has.
+
+        Raises:
+            AuditStoreError: the store is away.
+        """
+        if self._catalogue is None:
+            return False
+        work = partial(self._catalogue.drop, log_id=log_id, now_ms=now_ms())
+        return await self.store.run(work, writes=True)
 
     async def _keep_signed(self, *heads: Head) -> None:
         """Catalogue last: it tells of the others."""
