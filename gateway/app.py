@@ -16,6 +16,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from gateway.audit.assembly import journal_of, make_recorder
+from gateway.audit.log import AuditLog
 from gateway.audit.recorder import Recorder
 from gateway.audit.retention import Sweeper
 from gateway.backoff import Backoff
@@ -407,7 +408,7 @@ async def _all_running(
     tasks.spawn(upkeep, name="store")
     if services.recorder is not None:
         tasks.spawn(services.recorder.log.run(), name="audit")
-        tasks.spawn(Sweeper(services.recorder.log).run(), name="audit sweeps")
+        _spawn_sweeps(tasks, services, services.recorder.log)
     await services.upstream.start()
     services.keeper.start()
     services.vitals.memory.mark()
@@ -419,6 +420,12 @@ async def _all_running(
     await services.authenticator.close()
     await services.upstream.close()
     services.flags.close()
+
+
+def _spawn_sweeps(tasks: TaskOwner, services: Services, log: AuditLog) -> None:
+    if every_s := services.settings.audit_sweep_seconds:
+        sweeper = Sweeper(log, services.metrics, every_s=every_s)
+        tasks.spawn(sweeper.run(), name="audit sweeps")
 
 
 async def _tick(services: Services) -> None:

@@ -405,6 +405,10 @@ class Settings(BaseSettings):
         "encrypts, all decrypt.",
     )
     audit_checkpoint_seconds: PositiveFloat = Field(60, description="How often the log is signed.")
+    audit_sweep_seconds: NonNegativeFloat = Field(
+        3600,
+        description="How often what has been kept long enough is swept; `0`: not by the gateway.",
+    )
     audit_checkpoint_file: Path | None = Field(
         None, description="A file that gets a line for each checkpoint; keep it elsewhere."
     )

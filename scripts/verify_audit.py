@@ -359,6 +359,9 @@ class Log:
         everywhere = [sweep for log in logs for sweep in log.sweeps]
         released = set().union(*(log.released for log in logs))
         self.holds = set().union(*(log.held for log in logs)) - released
+        # The records of a day may be swept, in whatever log, before the one that closes it.
+        swept = (sweep["cutoff"] for sweep in everywhere if sweep["swept"] == "audit")
+        self.swept_until = max(swept, default=0)
         self.own = [sweep for sweep in everywhere if sweep["origin"] == self.origin]
         names = {sweep["field"] for sweep in self.own} | {None}
         self.cover = {
@@ -536,7 +539,6 @@ class Log:
 
     def check_tombstones(self):
         """Erasures are told by number and day; the closing of a day commits to the whole list."""
-        swept = max((s["cutoff"] for s in self.own if s["swept"] == "audit"), default=0)
         by_day = defaultdict(list)
         for (seq, field), day in self.tombstones.items():
             by_day[day].append((seq, field))
@@ -547,8 +549,7 @@ class Log:
             if day in self.closed:
                 told = self.closed[day]
                 is_right = told == (len(listed), digest)
-                # The records of that day may be swept before the one that closes it.
-                is_right &= day * DAY_MS < swept or len(listed) == self.done_by_day[day]
+                is_right &= day * DAY_MS < self.swept_until or len(listed) == self.done_by_day[day]
             else:
                 is_right = len(listed) <= self.planned_by_day[day]
             if not is_right:

@@ -68,6 +68,7 @@ async def running_log(
     mode: Mode = "relay",
     is_closed: bool = True,
     policy: Policy | None = None,
+    instance: str = "one",
     **manner: object,
 ) -> AsyncIterator[Audited]:
     """`is_closed` false leaves it as a crash would."""
@@ -80,7 +81,7 @@ async def running_log(
         Pseudonymiser(Keys(folder / "audit-keys")),
         Anchors(Places(prints_checkpoints=False, file=folder / "checkpoints.jsonl")),
         figures,
-        Manner("gw.example.org", "one", folder, **told),  # type: ignore[arg-type]
+        Manner("gw.example.org", instance, folder, **told),  # type: ignore[arg-type]
     )
     tasks = TaskOwner()
     await log.open()

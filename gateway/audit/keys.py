@@ -94,7 +94,7 @@ class Keys:
         self._read[kind, epoch] = key
         return key
 
-    def destroy(self, kind: Kind, key_id: str) -> None:
+    def destroy(self, kind: str, key_id: str) -> None:
         """Overwrites the file and removes it; what was hashed with it is nobody's from then on.
 
         On flash and copy-on-write disks old blocks may stay: encrypt the disk, or wrap the keys.

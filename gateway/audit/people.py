@@ -30,7 +30,7 @@ class Pseudonymiser:
 
     def __init__(self, keys: Keys, *, links_people: bool = False) -> None:
         """`links_people`: equal questions of two people get equal hashes."""
-        self._keys = keys
+        self.keys = keys
         self._links_people = links_people
         self._query: Key | None = None
         self._subject: Key | None = None
@@ -44,12 +44,12 @@ class Pseudonymiser:
             AuditError: a key file is damaged, or wrapped by a key that isn't here.
             OSError: the folder can't be read or written.
         """
-        before = {(one.kind, one.id) for one in self._keys.infos()}
-        self._keys.reload()
-        self._query = self._keys.current("query", now_ms)
-        self._subject = self._keys.current("subject", now_ms)
-        sign = self._keys.current("sign", now_ms)
-        self.sign_keys = self._keys.all("sign")
+        before = {(one.kind, one.id) for one in self.keys.infos()}
+        self.keys.reload()
+        self._query = self.keys.current("query", now_ms)
+        self._subject = self.keys.current("subject", now_ms)
+        sign = self.keys.current("sign", now_ms)
+        self.sign_keys = self.keys.all("sign")
         current = [(one.kind, one.id) for one in (self._query, self._subject, sign)]
         return [one for one in current if one not in before]
 

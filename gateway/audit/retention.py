@@ -1,8 +1,8 @@
 """Storage limitation: what has been kept for as long as its class says goes, and the log says so.
 
-The `audit.sweep` record is durable before anything is deleted. Only what a stored checkpoint of
-that age covers is taken, so that an auditor who holds it can see that the time was over. The class
-`audit`, which explains the gaps, isn't swept here. docs/audit-format.md, "Sweeps".
+The `audit.sweep` record is durable before anything is deleted; a crash in between leaves the rest
+to the next sweep. What is due, `gateway.audit.due` says; how it goes, `gateway.audit.taking`.
+docs/audit-format.md, "Sweeps".
 """
 
 from __future__ import annotations
@@ -10,184 +10,196 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
-import sqlalchemy as sa
-
-from gateway.audit import tables
-from gateway.audit.canonical import Json
-from gateway.audit.ledger import Entry
+from gateway.audit import pruning, ranges
+from gateway.audit.clock import ClockGuard
+from gateway.audit.closings import Closings
+from gateway.audit.due import ADDRESS, PAGE, Task
+from gateway.audit.key_ends import KeyEnds
 from gateway.audit.log import AuditLog, now_ms
-from gateway.audit.merkle import leaf_hash
-from gateway.audit.policy import DAY_S, Cls
-from gateway.audit.store import AuditStoreError, LogInfo
-from gateway.audit.uuid7 import uuid7
+from gateway.audit.pace import Pace
+from gateway.audit.policy import OVERDUE_S, Cls, Policy
+from gateway.audit.ranges import Run
+from gateway.audit.store import AuditStoreError
+from gateway.audit.taking import MAX_RUNS, Taking, is_enough
+from gateway.audit.walk import Walk
 from gateway.errors import AuditError
 
 logger = logging.getLogger("sluice.audit")
 
-#: Deleted in one transaction, and named by one record.
-_BATCH = 500
-_MAX_RANGES = 50
-_PAUSE_S = 0.05
-_EVERY_S = 3600.0
-#: Further than this the wall clock may not run ahead of the monotonic one: somebody has set it.
-_MAX_JUMP_S = DAY_S
-_SWEPT = (Cls.QUERY, Cls.AUTH, Cls.SECURITY, Cls.ADMIN)
-_ADDRESS = "ip"
+#: How soon after its start a gateway sweeps.
+_SOON_S = 60.0
+
+
+class SweepMeter(Protocol):
+    """Is told figures."""
+
+    def audit_swept(self, what: str, count: int) -> None: ...
+
+    def audit_oldest(self, ages_s: Mapping[str, float]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
-    """What of one log is due: whole records of a class, or one personal field of theirs."""
+class Count:
+    """What was done with one class, or one personal field, of one log.
 
-    log: LogInfo
-    cls: Cls
-    cutoff_ms: int
-    field: str | None = None
+    Args:
+        due: Records or fields that were taken, or would be.
+        held: Those that a hold keeps, though their time is over.
+    """
+
+    log: str
+    what: str
+    due: int
+    held: int
+
+
+@dataclass(slots=True)
+class Swept:
+    """What came of a sweep.
+
+    Args:
+        is_busy: Another process sweeps, so this one hasn't.
+        days: Closed after erasures.
+        logs: Dropped, since all of them was over.
+        keys: Destroyed.
+    """
+
+    is_busy: bool = False
+    counts: list[Count] = field(default_factory=list)
+    days: int = 0
+    logs: int = 0
+    keys: int = 0
 
 
 class Sweeper:
-    """Sweeps the logs that nobody else writes to, and this process's own."""
+    """Sweeps every log of the deployment; the records of it go to this process's own.
 
-    def __init__(self, log: AuditLog) -> None:
+    Args:
+        every_s: How often, in seconds; see `run`.
+        trusts_clock: Somebody has said that the clock is right.
+    """
+
+    def __init__(
+        self,
+        log: AuditLog,
+        meter: SweepMeter | None = None,
+        *,
+        every_s: float = 3600,
+        clock: Callable[[], int] = now_ms,
+        trusts_clock: bool = False,
+    ) -> None:
         self._log = log
-        self._started = (time.time(), time.monotonic())
+        self._meter = meter
+        self._every_s = every_s
+        self._clock = clock
+        self._guard = None if trusts_clock else ClockGuard(log, clock)
+        self._closings = Closings(log)
+        self._key_ends = KeyEnds(log)
+        self._pace = Pace(lambda: log.depth)
+        self._taking = Taking(log, self._pace)
+        self._walk = Walk(log.store)
 
     async def run(self) -> None:
-        """Sweeps once an hour, jittered, until cancelled. What goes wrong is tried again."""
+        """Sweeps soon after the start and then once in `every_s`, jittered, until cancelled. What
+        goes wrong is tried again."""
+        await asyncio.sleep(min(_SOON_S, self._every_s) * random.uniform(0.5, 1))  # noqa: S311
         while True:
-            await asyncio.sleep(_EVERY_S * random.uniform(0.9, 1.1))  # noqa: S311
-            try:
-                await self.sweep()
-            except (AuditStoreError, AuditError, TimeoutError) as error:
-                logger.warning("audit.unswept", extra={"problem": type(error).__name__})
+            for step in (self.sweep, self.overdue):
+                try:
+                    await step()
+                except (AuditStoreError, AuditError, OSError) as error:
+                    problem = error.code if isinstance(error, AuditError) else type(error).__name__
+                    logger.warning("audit.unswept", extra={"problem": problem})
+            await asyncio.sleep(self._every_s * random.uniform(0.9, 1.1))  # noqa: S311
 
-    async def sweep(self) -> int:
-        """Takes everything that is due; how many records and fields.
+    async def sweep(self) -> Swept:
+        """Takes everything that is due.
 
         Raises:
             AuditStoreError: the store is away.
             AuditError: `clock_jumped`: the time can't be believed, so nothing is taken.
-            TimeoutError: the record of the sweep couldn't be written.
+            TimeoutError: a record of it couldn't be written.
+            OSError: a key couldn't be destroyed.
         """
-        self._check_clock()
-        swept = 0
-        for task in await self._tasks():
-            while batch := await self._log.store.run(partial(_due, task=task)):
-                swept += await self._take(task, batch)
-                await asyncio.sleep(_PAUSE_S)
-        if swept:
+        async with self._log.store.alone("sweep") as is_alone:
+            if not is_alone or self._log.origin is None:
+                return Swept(is_busy=True)
+            if self._guard is not None:
+                await self._guard.check()
+            swept = await self._sweep()
+        total = sum(one.due for one in swept.counts)
+        if total:
             await self._log.store.tidy()
-            logger.info("audit.swept", extra={"count": swept})
+            logger.info("audit.swept", extra={"count": total})
         return swept
 
-    def _check_clock(self) -> None:
-        wall, monotonic = self._started
-        if (time.time() - wall) - (time.monotonic() - monotonic) > _MAX_JUMP_S:
-            raise AuditError("clock_jumped", "the clock has been set forward by more than a day")
+    async def plan(self) -> Swept:
+        """What a sweep would take now. Nothing is changed.
 
-    async def _tasks(self) -> list[_Task]:
-        policy, now = self._log.drafter.policy, now_ms()
-        if await self._log.store.run(_is_held):
-            return []
-        tasks = []
-        for log in await self._log.store.logs():
-            is_free = log.state != "open" or log.origin == self._log.origin
-            if log.kind == "catalogue" or not is_free:
-                continue
-            cutoff_ms = now - policy.retention_of(Cls.SECURITY, _ADDRESS) * 1000
-            tasks.append(_Task(log, Cls.SECURITY, cutoff_ms, _ADDRESS))
-            tasks += [_Task(log, cls, now - policy.retention_of(cls) * 1000) for cls in _SWEPT]
-        return tasks
+        Raises:
+            AuditStoreError: the store is away.
+        """
+        planned = Swept()
+        async for task in self._walk.tasks(self._log.drafter.policy, self._clock()):
+            due = held = 0
+            async for page in self._walk.pages(task, takes=False):
+                due, held = due + len(page.free), held + page.held
+            _count(planned, task, due, held)
+        return planned
 
-    async def _take(self, task: _Task, batch: Sequence[int]) -> int:
-        sweep, ranges = uuid7(now_ms()), _ranges(batch)
-        told: dict[str, Json] = {
-            "sweep": sweep,
-            "swept": task.cls.value,
-            "cutoff_ms": task.cutoff_ms,
-            "ranges": ranges,  # type: ignore[dict-item]
-            "count": len(batch),
-        }
-        if task.field is not None:
-            told["field"] = task.field
-        if task.log.origin != self._log.origin:
-            told["origin"] = task.log.origin
-        await self._note_durably("audit.sweep", told)
-        await self._log.store.run(partial(_delete, task=task, batch=batch), writes=True)
-        self._log.note("audit.sweep.done", {"sweep": sweep, "count": len(batch)})
-        return len(batch)
+    async def overdue(self) -> list[str]:
+        """Classes, and `ip`, of which something is kept for longer than its time and 25 hours.
 
-    async def _note_durably(self, type_: str, fields: dict[str, Json]) -> None:
-        done = asyncio.get_running_loop().create_future()
-        entry = Entry(self._log.drafter.draft(type_, fields), now_ms(), done=done)
-        self._log.submit(entry)
-        async with asyncio.timeout(self._log.manner.patience_s):
-            await done
+        Raises:
+            AuditStoreError: the store is away.
+        """
+        policy, now = self._log.drafter.policy, self._clock()
+        oldest = await self._walk.oldest()
+        ages = {name: max(0.0, (now - ts) / 1000) for name, ts in oldest.items()}
+        late = [name for name, age_s in ages.items() if age_s > _kept_s(policy, name) + OVERDUE_S]
+        for name in late:
+            logger.error("audit.overdue", extra={"what": name, "age_s": round(ages[name])})
+        if self._meter is not None:
+            self._meter.audit_oldest(ages)
+        return late
 
+    async def _sweep(self) -> Swept:
+        await self._log.sign_ended()
+        swept = Swept(days=await self._closings.close(self._clock()))
+        async for task in self._walk.tasks(self._log.drafter.policy, self._clock()):
+            await self._take(task, swept)
+            if task.cls is Cls.AUDIT and task.log.state in ("closed", "abandoned"):
+                swept.logs += await self._log.drop(task.log.id)
+        while not await self._log.store.run(partial(pruning.clear, most=PAGE), writes=True):
+            await self._pace.rest()
+        swept.keys = await self._key_ends.destroy(self._clock())
+        return swept
 
-def _is_held(connection: sa.Connection) -> bool:
-    """Whether a hold is in force. As long as holds can't be told apart here, each stops all."""
-    table = tables.holds
-    query = sa.select(table.c.id).where(table.c.released_ms.is_(None)).limit(1)
-    return connection.scalar(query) is not None
-
-
-def _due(connection: sa.Connection, task: _Task) -> list[int]:
-    """Up to one batch of the numbers that are due, in as many ranges as one record may name."""
-    records, marks = tables.records, tables.checkpoints
-    covered = connection.scalar(
-        sa.select(sa.func.max(marks.c.size)).where(
-            marks.c.log == task.log.id, marks.c.ts <= task.cutoff_ms
-        )
-    )
-    unended = sa.select(tables.unended.c.seq).where(tables.unended.c.log == task.log.id)
-    query = sa.select(records.c.seq).where(
-        records.c.log == task.log.id,
-        records.c.cls == task.cls.value,
-        records.c.ts <= task.cutoff_ms,
-        records.c.seq < (covered or 0),
-        records.c.seq.not_in(unended),
-    )
-    if task.field is not None:
-        personal = tables.personal
-        query = query.join(
-            personal,
-            (personal.c.log == records.c.log)
-            & (personal.c.seq == records.c.seq)
-            & (personal.c.field == task.field),
-        )
-    found = list(connection.scalars(query.order_by(records.c.seq).limit(_BATCH)))
-    if len(ranges := _ranges(found)) > _MAX_RANGES:
-        found = [seq for seq in found if seq < ranges[_MAX_RANGES - 1][1]]
-    return found
+    async def _take(self, task: Task, swept: Swept) -> None:
+        found: Sequence[Run] = []
+        taken = held = 0
+        async for page in self._walk.pages(task, takes=True):
+            held += page.held
+            found = ranges.joined([*found, *ranges.runs_of(page.free)])
+            while found and (page.reached is None or is_enough(task, found)):
+                some, found = found[:MAX_RUNS], found[MAX_RUNS:]
+                taken += await self._taking.take(task, some, self._walk.holds)
+        _count(swept, task, taken, held)
+        if taken and self._meter is not None:
+            self._meter.audit_swept(task.name, taken)
 
 
-def _delete(connection: sa.Connection, task: _Task, batch: Sequence[int]) -> None:
-    records, personal, pruned = tables.records, tables.personal, tables.pruned
-    values = (personal.c.log == task.log.id) & personal.c.seq.in_(batch)
-    if task.field is not None:
-        connection.execute(sa.delete(personal).where(values & (personal.c.field == task.field)))
-        return
-    these = (records.c.log == task.log.id) & records.c.seq.in_(batch)
-    rows = connection.execute(sa.select(records.c.seq, records.c.body).where(these)).all()
-    leaves = [{"log": task.log.id, "seq": row.seq, "leaf": leaf_hash(row.body)} for row in rows]
-    if leaves:
-        connection.execute(sa.insert(pruned), leaves)
-    connection.execute(sa.delete(personal).where(values))
-    connection.execute(sa.delete(records).where(these))
+def _count(swept: Swept, task: Task, due: int, held: int) -> None:
+    if due or held:
+        swept.counts.append(Count(task.log.origin, task.name, due, held))
 
 
-def _ranges(numbers: Sequence[int]) -> list[list[int]]:
-    """From and to before, of numbers in order."""
-    found: list[list[int]] = []
-    for number in numbers:
-        if found and found[-1][1] == number:
-            found[-1][1] += 1
-        else:
-            found.append([number, number + 1])
-    return found
+def _kept_s(policy: Policy, name: str) -> int:
+    if name == ADDRESS:
+        return policy.retention_of(Cls.SECURITY, ADDRESS)
+    return policy.retention_of(Cls(name))

@@ -124,6 +124,19 @@ class Metrics:
             registry=registry,
         )
 
+        self._audit_swept = Counter(
+            "sluice_audit_swept",
+            "Records and addresses that were taken since their time was over.",
+            ["class"],
+            registry=registry,
+        )
+        self._audit_oldest = Gauge(
+            "sluice_audit_oldest_record_age_seconds",
+            "Age of the oldest record, or address, that no hold keeps, at the last sweep.",
+            ["class"],
+            registry=registry,
+        )
+
     def audit_committed(self, classes: Mapping[str, int], took_s: float) -> None:
         """Records by their class are stored."""
         self._audit_seconds.observe(took_s)
@@ -144,6 +157,15 @@ class Metrics:
 
     def audit_signed(self, now_s: float) -> None:
         self._audit_signed.set(now_s)
+
+    def audit_swept(self, what: str, count: int) -> None:
+        self._audit_swept.labels(what).inc(count)
+
+    def audit_oldest(self, ages_s: Mapping[str, float]) -> None:
+        """Ages by class, and of addresses as `ip`; of what isn't named there is nothing."""
+        self._audit_oldest.clear()
+        for name, age_s in ages_s.items():
+            self._audit_oldest.labels(name).set(age_s)
 
     def note_store(self, operation: str, took_s: float) -> None:
         """An operation of the store has ended, well or not."""

@@ -145,7 +145,8 @@ def server(module: Module) -> Iterator[str]:
 
 #: The audit log's parts that speak to its database.
 _AUDIT = (
-    *("store", "ledger", "catalogue", "dump", "retention", "holds"),
+    *("store", "ledger", "catalogue", "dump", "holds"),
+    *("due", "pruning", "explanations", "closings", "clock", "key_ends"),
     *("subject", "plan", "removal", "settlement", "access", "crossing"),
 )
 
