@@ -161,11 +161,11 @@ export class Chart {
   }
 }
 
-/** The next of 1, 2, 5, 10, 20 … that nothing exceeds. */
+/** The next round number that nothing exceeds. */
 function ceiling(value) {
   if (value <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value);
+  return [1, 1.5, 2, 3, 4, 6, 8, 10].map((step) => step * power).find((step) => step >= value);
 }
 
 function clock(at, withSeconds = false) {

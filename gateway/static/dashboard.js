@@ -1,13 +1,22 @@
 // The dashboard: signs in with the admin token, follows the gateway and shows what it tells.
 
 import { Chart } from './dashboard-chart.js';
+import { Controls } from './dashboard-controls.js';
 import { ask, follow } from './dashboard-live.js';
 import { showParts } from './dashboard-parts.js';
 import { StreamTable } from './dashboard-streams.js';
+import { isSure, unask } from './dashboard-sure.js';
 import { count, duration, plural } from './words.js';
 
 const KEPT = 'sluice-admin-token';
 const HOUR_MS = 3_600_000;
+const SAID_MS = 6000;
+const STOP = {
+  title: 'Stop this stream?',
+  text: 'The backend’s connection is closed. Its reader keeps what has come and sees the reason “operator”.',
+  yes: 'Stop it',
+  no: 'Let it run',
+};
 const LINKS = {
   out: ['Signed out', 'quiet'],
   connecting: ['Connecting…', 'busy'],
@@ -17,7 +26,7 @@ const LINKS = {
 };
 
 const $ = (id) => document.getElementById(id);
-const streams = new StreamTable($('streams').tBodies[0], confirmStop);
+const streams = new StreamTable($('streams').tBodies[0], stop);
 const perMinute = (name) => (point) => (point[name] * 60) / step;
 const shares = (name) =>
   ['p50', 'p95', 'p99'].map((share) => ({ name: share, of: (point) => point[name]?.[share] ?? null }));
@@ -34,7 +43,10 @@ const charts = [
   { title: 'Over the rate limit, per minute', filled: true, say: count, series: [{ name: 'refused', of: perMinute('limited') }] },
 ].map((chart) => new Chart($('charts'), chart));
 
+const controls = new Controls(() => token, say);
+
 let token = null;
+let silence = null;
 let session = null;
 let step = 5;
 let points = [];
@@ -64,7 +76,7 @@ function signOut(state) {
   points = [];
   streams.clear();
   sessionStorage.removeItem(KEPT);
-  $('sure').close();
+  unask();
   $('token').value = '';
   $('board').hidden = $('leave').hidden = true;
   $('login').hidden = false;
@@ -96,6 +108,7 @@ function receive(name, data) {
     addPoint(data.point);
     showTiles(data);
     showParts(data);
+    controls.show(data.controls);
     streams.show(data.streams.rows);
     showStreamCount(data.streams);
   }
@@ -141,19 +154,19 @@ function showStreamCount({ total, rows }) {
   $('streams-more').textContent = total > rows.length ? `The ${count(rows.length)} oldest of ${count(total)}` : plural(total, 'stream');
 }
 
-function confirmStop(id) {
-  const dialog = $('sure');
-  $('sure-which').textContent = id;
-  dialog.returnValue = '';
-  dialog.addEventListener('close', () => dialog.returnValue === 'stop' && stop(id), { once: true });
-  dialog.showModal();
-}
-
 async function stop(id) {
+  if (!(await isSure({ ...STOP, about: id }))) return;
   try {
     const { reason } = await ask(token, 'DELETE', `/api/admin/streams/${encodeURIComponent(id)}`);
-    $('said').textContent = `Stream ${id} has ended: ${reason}.`;
+    say(`Stream ${id} has ended: ${reason}.`);
   } catch (error) {
-    $('said').textContent = error.message;
+    say(error.message);
   }
+}
+
+/** Tells how something went, for some seconds. */
+function say(text) {
+  $('said').textContent = text;
+  clearTimeout(silence);
+  silence = setTimeout(() => ($('said').textContent = ''), SAID_MS);
 }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -239,3 +240,98 @@ async def test_snapshots_of_a_busy_gateway_are_bounded(browser: Browser) -> None
             await expect(page.locator("#streams tbody tr")).to_have_count(200)
             await expect(page.locator("#streams-more")).to_have_text("The 200 oldest of 230")
         assert troubles == []
+
+
+@pytest.fixture
+def root_level() -> Iterator[None]:
+    """Puts the log's level back."""
+    before = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(before)
+
+
+@pytest.mark.usefixtures("root_level")
+async def test_controls_change_what_the_gateway_does(browser: Browser) -> None:
+    async with (
+        gateway_with(LONG) as gateway,
+        opened(browser, gateway.url, "/dashboard") as (page, troubles),
+    ):
+        await sign_in(page)
+        controls = gateway.services.controls
+        await page.get_by_role("switch", name="Streaming").uncheck()
+        await expect(page.locator("#said")).to_have_text("It is changed.")
+        assert not controls.state.streaming_enabled
+        await page.get_by_label("Share of users").fill("25")
+        await page.keyboard.press("Enter")
+        await page.get_by_label("How often to write").select_option("balanced")
+        await page.get_by_role("switch", name="Debug lines").focus()
+        await page.keyboard.press("Space")
+        await expect(page.get_by_label("Debug lines")).to_be_checked()
+        await settled(lambda: controls.state.debug)
+        assert controls.state.rollout_percent == 25
+        assert controls.state.performance_mode == "balanced"
+        await page.get_by_role("button", name="Reset").click()
+        await settled(lambda: controls.state.streaming_enabled)
+        await expect(page.get_by_label("Share of users")).to_have_value("100")
+        assert troubles == []
+
+
+@pytest.mark.usefixtures("root_level")
+async def test_share_that_cannot_be_is_not_sent(browser: Browser) -> None:
+    async with (
+        gateway_with(LONG) as gateway,
+        opened(browser, gateway.url, "/dashboard") as (page, troubles),
+    ):
+        await sign_in(page)
+        share = page.get_by_label("Share of users")
+        await expect(share).to_have_value("100")
+        await share.fill("250")
+        await page.keyboard.press("Tab")
+        await expect(page.get_by_role("switch", name="Streaming")).to_be_checked()
+        assert gateway.services.controls.state.rollout_percent == 100
+        assert troubles == []
+
+
+@pytest.mark.usefixtures("root_level")
+async def test_emergency_is_declared_after_one_more_question_and_ended(browser: Browser) -> None:
+    async with (
+        gateway_with(LONG) as gateway,
+        opened(browser, gateway.url, "/dashboard") as (page, troubles),
+    ):
+        await sign_in(page)
+        await page.get_by_role("button", name="Emergency").click()
+        await page.get_by_role("button", name="Leave it").click()
+        assert not gateway.services.controls.state.emergency
+        await page.get_by_role("button", name="Emergency").click()
+        await page.get_by_role("button", name="Switch it off").click()
+        await expect(page.locator("#alarm")).to_be_visible()
+        assert gateway.services.controls.state.emergency
+        assert await barriers(page) == []
+        await page.get_by_role("button", name="End the emergency").click()
+        await expect(page.locator("#alarm")).to_be_hidden()
+        assert not gateway.services.controls.state.emergency
+        assert troubles == []
+
+
+async def test_clean_up_tells_what_went(browser: Browser) -> None:
+    async with (
+        gateway_with(LONG) as gateway,
+        opened(browser, gateway.url, "/dashboard") as (page, troubles),
+    ):
+        async with streaming(gateway.url, "one"):
+            pass
+        await settled(lambda: not gateway.services.hub.running()[0].is_attached)
+        await sign_in(page)
+        await expect(page.locator("#streams tbody .state")).to_have_text("detached")
+        await page.get_by_role("button", name="Clean up").click()
+        await page.get_by_role("button", name="Clean up", exact=True).click()
+        await expect(page.locator("#said")).to_contain_text("1 stream without a reader")
+        await gateway.wait_for_streams(0)
+        assert troubles == []
+
+
+async def settled(is_so: Callable[[], bool]) -> None:
+    """Returns once it is so."""
+    async with asyncio.timeout(5):
+        while not is_so():
+            await asyncio.sleep(0.01)
