@@ -43,6 +43,7 @@ from gateway.stream.store import SessionStore, instance_name
 from gateway.stream.timed import TimedStore
 from gateway.stream.upkeep import Upkeep
 from gateway.tasks import TaskOwner
+from gateway.telemetry.analytics import Analytics, pages_of
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.history import Watch
 from gateway.telemetry.logs import set_level
@@ -53,7 +54,17 @@ from gateway.tokens import AdminToken, ApiKeyAuthenticator, Authenticator, NoAut
 from gateway.tokens.links import Links, link_key_path
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.retry import Retrying
-from gateway.web import admin, conversations, graphql, health, links, openapi, pages, streams
+from gateway.web import (
+    admin,
+    analytics,
+    conversations,
+    graphql,
+    health,
+    links,
+    openapi,
+    pages,
+    streams,
+)
 from gateway.web.admin import OVERVIEW
 from gateway.web.chat import chat_stream
 from gateway.web.condition import add_state_metrics, watch
@@ -110,6 +121,7 @@ _ADMIN_ROUTES = {
     admin.STREAM_PATH: admin.stream,
     admin.CONTROLS_PATH: admin.controls,
     admin.CLEANUP_PATH: admin.clean_up,
+    analytics.PATH: analytics.analytics,
     f"{admin.PATH}/{_REST}": admin.nothing,
 }
 
@@ -208,6 +220,8 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
     observer = StreamObserver(metrics, faults, ENDING_REASONS)
     vitals = Vitals.from_settings(settings)
     history = Watch(metrics, ERROR_REASONS) if settings.admin_token is not None else None
+    lives = _make_analytics(settings)
+    told = [one for one in (observer, vitals.outcomes, history, lives) if one is not None]
     counts = BoundedMemoryStorage()
     budget = LogBudget(settings.buffer_total_bytes)
     store = TimedStore(_make_store(settings), metrics.note_store)
@@ -230,7 +244,7 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
             resume_ttl_s=settings.resume_ttl_seconds,
         ),
         budget=budget,
-        observer=Observers(observer, vitals.outcomes, *([history] if history else [])),
+        observer=Observers(*told),
         keeper=keeper,
         archive=Archive(store, provider_dialect, budget),
     )
@@ -258,11 +272,18 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
         faults=faults,
         observer=observer,
         vitals=vitals,
+        analytics=lives,
         watch=history,
         stalls=StallWatch(settings.write_stall_seconds),
         presence=PresenceWatch(),
         recorder=_make_recorder(settings, metrics),
     )
+
+
+def _make_analytics(settings: Settings) -> Analytics | None:
+    if not settings.analytics_max_bytes:
+        return None
+    return Analytics(pages_of(settings), ENDING_REASONS)
 
 
 def _make_recorder(settings: Settings, metrics: Metrics) -> Recorder | None:
@@ -409,6 +430,8 @@ async def _all_running(
     if services.recorder is not None:
         tasks.spawn(services.recorder.log.run(), name="audit")
         _spawn_sweeps(tasks, services, services.recorder.log)
+    if services.analytics is not None:
+        tasks.spawn(services.analytics.run(), name="analytics")
     await services.upstream.start()
     services.keeper.start()
     services.vitals.memory.mark()
@@ -416,6 +439,8 @@ async def _all_running(
     await tasks.cancel()
     await services.hub.drain(0)
     await services.keeper.close()
+    if services.analytics is not None:
+        await services.analytics.flush()
     services.conversations.close()
     await services.authenticator.close()
     await services.upstream.close()

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import gateway
-from gateway.commands import audit
+from gateway.commands import audit, signals_verbs
 from gateway.commands.parsing import USAGE
 from gateway.errors import SettingsError
 from gateway.keys import KeyRing, pepper_path
@@ -137,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(keys, "list", _keys_list, "list the keys, without their secrets")
     _add(keys, "revoke", _keys_revoke, "make a key useless").add_argument("id")
     audit.add_to(commands)
+    signals_verbs.add_to(commands)
     return parser
 
 

@@ -41,6 +41,7 @@ OUR_PREFIXES = (
     "ALERT_MEMORY_",
     "ALERT_MIN_",
     "ALERT_WINDOW_",
+    "ANALYTICS_MAX_",
     "API_KEYS_",
     "AUDIT_",
     "BACKPRESSURE_",
@@ -427,7 +428,12 @@ class Settings(BaseSettings):
         description="A file that is given up when the disk is full, so that the log can say so.",
     )
 
-    # Alerts
+    # Analytics and alerts
+    analytics_max_bytes: NonNegativeInt = Field(
+        16 * 1024 * 1024,
+        description="How much of the anonymous life of streams is kept in `DATA_DIR`, in bytes; 0 "
+        "keeps none.",
+    )
     alert_memory_warning_mb: NonNegativeFloat = Field(
         100, description="Alert when the process holds so many megabytes more than at its start."
     )

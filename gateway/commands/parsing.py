@@ -1,4 +1,4 @@
-"""How a verb of `sluice audit` is declared: its module is imported when the verb is asked for."""
+"""How a verb is declared: its module is imported when the verb is asked for."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ Command = Callable[[Settings, argparse.Namespace], int]
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
 
 
-def verb(verbs: Verbs, name: str, module: str, text: str) -> argparse.ArgumentParser:
-    """Adds one that the function of its name in `gateway.commands.<module>` carries out."""
+def verb(
+    verbs: Verbs, name: str, module: str, text: str, *, bad_settings: int = USAGE
+) -> argparse.ArgumentParser:
+    """Adds one that the function of its name in `gateway.commands.<module>` carries out.
+
+    `bad_settings` is what it exits with where the settings are wrong.
+    """
     parser = verbs.add_parser(name, help=text, description=f"{text.capitalize()}.")
 
     def command(settings: Settings, options: argparse.Namespace) -> int:
@@ -25,5 +30,5 @@ def verb(verbs: Verbs, name: str, module: str, text: str) -> argparse.ArgumentPa
         )
         return found(settings, options)
 
-    parser.set_defaults(command=command, bad_settings=USAGE)
+    parser.set_defaults(command=command, bad_settings=bad_settings)
     return parser

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from gateway.errors import GatewayError, UpstreamError
 from gateway.stream.log import EventLog
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: The official SDKs wait for half a second before they first ask again, then 1, 2 and 4 s.
 RETRY_GRACE_S = 5.0
+Happening = Literal["paused", "resumed", "client_left", "client_returned"]
+_MAX_MOMENTS = 64
 
 
 class Follower(Protocol):
@@ -90,6 +92,14 @@ class Recording(Protocol):
     def stream_ended(self, stream: LiveStream) -> asyncio.Future[None] | None:
         """Records the end; what the last event has to wait for, if for anything."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """`paused` and `resumed` tell of reading the backend, the others of the last reader."""
+
+    what: Happening
+    at: float  #: of `time.monotonic`
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +178,7 @@ class LiveStream:
         self.last_event = self.started
         self.is_paused = False
         self.detached_since: float | None = None
+        self.moments: list[Moment] = []
         self.kept: asyncio.Future[bool] | None = None  #: its coming into the store
         #: How far the log may be trimmed for the store's sake; asking makes the store hurry.
         self.stored: Callable[[], int] | None = None
@@ -236,9 +247,16 @@ class LiveStream:
             lead = max(reader.cursor for reader in self.readers)
         return lead if self.stored is None else min(lead, self.stored())
 
+    def mark(self, what: Happening) -> None:
+        """Remembers what happens now and then while it runs, for who wants to tell of it later."""
+        if self.ending is None and len(self.moments) < _MAX_MOMENTS:
+            self.moments.append(Moment(what, time.monotonic()))
+
     def attach(self) -> None:
         """Somebody is going to read: a response, also while it waits for its first byte."""
         self._attached += 1
+        if self.detached_since is not None:
+            self.mark("client_returned")
         self.detached_since = None
 
     def detach(self) -> None:
@@ -246,6 +264,7 @@ class LiveStream:
         self._attached -= 1
         if not self._attached:
             self.detached_since = time.monotonic()
+            self.mark("client_left")
             if self.opened.done() and (declined := self.opened.result().declined):
                 declined.close()
 

@@ -104,6 +104,7 @@ class Producer:
         stream = self._stream
         if stream.is_paused and self._answer is not None and self._has_room():
             stream.is_paused = False
+            stream.mark("resumed")
             stream.last_event = time.monotonic()
             self._answer.resume()
 
@@ -129,6 +130,7 @@ class Producer:
             stream.drop_lapsed()
         elif self._answer is not None and not self._has_room():
             stream.is_paused = True
+            stream.mark("paused")
             self._answer.pause()
 
     def _has_room(self) -> bool:

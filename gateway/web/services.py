@@ -17,6 +17,7 @@ from gateway.stream.conversations import Conversations
 from gateway.stream.hub import Hub
 from gateway.stream.keeper import Keeper
 from gateway.stream.store import SessionStore
+from gateway.telemetry.analytics import Analytics
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.history import Watch
 from gateway.telemetry.metrics import Metrics
@@ -53,6 +54,7 @@ class Services:
     faults: Faults
     observer: StreamObserver
     vitals: Vitals
+    analytics: Analytics | None  #: none with `ANALYTICS_MAX_BYTES=0`
     watch: Watch | None  #: none without `ADMIN_TOKEN`
     stalls: StallWatch
     presence: PresenceWatch
