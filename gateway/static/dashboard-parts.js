@@ -10,7 +10,7 @@ const $ = (id) => document.getElementById(id);
 export function showParts(data) {
   const { health } = data;
   showState(health);
-  showAlerts(health.alerts ?? []);
+  showAlerts(health.alerts);
   showEndings(data.endings);
   showFacts(data);
   showFaults(health.errors.latest);
@@ -20,12 +20,8 @@ function showState(health) {
   const text = health.status[0].toUpperCase() + health.status.slice(1);
   if ($('status').textContent !== text) $('status').textContent = text;
   $('status').dataset.tone = TONES[health.status] ?? 'busy';
-  $('grade').hidden = !health.grade;
-  if (health.grade) {
-    $('grade').textContent = health.grade;
-    $('grade').dataset.grade = health.grade;
-    $('grade').setAttribute('aria-label', `Grade ${health.grade}`);
-  }
+  $('grade-letter').textContent = health.grade;
+  $('grade').dataset.grade = health.grade;
   const streaming = health.streaming_enabled ? `streaming for ${count(health.rollout_percent)} % of users` : 'streaming is off';
   $('about').textContent = `Version ${health.version} · up ${duration(health.uptime_seconds * 1000)} · ${streaming}`;
 }
@@ -36,10 +32,11 @@ function showAlerts(alerts) {
     key: JSON.stringify(alert),
     make: () => {
       const item = document.createElement('li');
-      item.dataset.severity = alert.severity ?? 'warning';
+      item.dataset.severity = alert.severity;
       const name = document.createElement('strong');
-      name.textContent = words(alert.severity ?? 'warning');
-      item.append(name, alert.message ?? words(alert.name ?? ''));
+      name.textContent = `${words(alert.name)}, ${alert.severity}`;
+      const measured = alert.threshold ? ` ${count(alert.value)}, over ${count(alert.threshold)}.` : '';
+      item.append(name, alert.message, measured);
       return item;
     },
   })));
@@ -72,7 +69,7 @@ function bar(reason, number, share) {
 }
 
 function showFacts({ health, backend, backend_errors: errors, resumes }) {
-  const { store, audit, buffers, conversations } = health;
+  const { store, audit, buffers, conversations, memory } = health;
   const waiting = [store.queued && `${count(store.queued)} wait`, store.unkept && `${count(store.unkept)} not kept`];
   const facts = [
     ['Backend', backend, Object.keys(errors).length ? listed(errors) : 'no errors'],
@@ -80,10 +77,15 @@ function showFacts({ health, backend, backend_errors: errors, resumes }) {
     ['Audit log', audit.mode === 'off' ? 'Off' : audit.away ? '!Away' : `On, ${audit.mode}`,
       audit.mode === 'off' ? '' : `${plural(audit.size, 'record')}${audit.waiting ? `, ${count(audit.waiting)} wait` : ''}`],
     ['Buffers', bytes(buffers.used_bytes), buffers.limit_bytes ? `of ${bytes(buffers.limit_bytes)}` : 'no limit'],
+    ['Memory', bytes(memory.resident_bytes), grown(memory.growth_bytes)],
     ['Conversations', plural(conversations.active, 'active', 'active'), `${count(conversations.total_created)} since the start`],
     ['Resumes', Object.keys(resumes).length ? listed(resumes) : 'none', ''],
   ];
   keyed($('parts'), facts.map((fact) => ({ key: fact.join('\n'), make: () => part(...fact) })));
+}
+
+function grown(by) {
+  return `${bytes(Math.abs(by))} ${by < 0 ? 'less' : 'more'} than at the start`;
 }
 
 function part(name, value, more) {

@@ -98,8 +98,10 @@ def user_ending(reason: str | None) -> Ending:
     return Ending(Status.TERMINATED, reason)
 
 
-#: Ends that readers see as an error.
-ERROR_REASONS = frozenset(_ERROR_MESSAGES)
+#: The ends of streams that failed, by their status.
+ERROR_REASONS = frozenset(
+    reason for reason in _ERROR_MESSAGES if error_ending(reason).status is Status.ERROR
+)
 ENDING_REASONS = frozenset(
     [e.reason for e in (COMPLETED, INCOMPLETE, USER_REQUESTED, DURATION_CAP, CLIENT_GONE)]
     + list(_ERROR_MESSAGES)

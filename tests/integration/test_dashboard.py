@@ -74,6 +74,26 @@ async def test_dashboard_shows_what_runs_and_what_has_ended(browser: Browser) ->
             assert troubles == []
 
 
+async def test_alert_and_grade_stand_on_top(browser: Browser) -> None:
+    async with (
+        gateway_with(LONG, alert_min_streams=1) as gateway,
+        opened(browser, gateway.url, "/dashboard") as (page, troubles),
+    ):
+        await sign_in(page)
+        await expect(page.locator("#grade")).to_have_text("Grade A")
+        await expect(page.locator("#alerts")).to_be_hidden()
+        async with (
+            aiohttp.ClientSession(gateway.url) as client,
+            client.post(CHAT, json={"query": "[mock: error=2] hi"}) as answer,
+        ):
+            await answer.read()
+        await expect(page.locator("#grade")).to_have_text("Grade D")
+        await expect(page.locator("#alerts")).to_contain_text("error rate, critical")
+        await expect(page.locator("#alerts")).to_contain_text("100, over 10.")
+        assert await barriers(page) == []
+        assert troubles == []
+
+
 async def test_stream_that_ends_leaves_the_table(browser: Browser) -> None:
     async with (
         gateway_with(LONG) as gateway,
