@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import gateway
-from gateway.commands import audit, signals_verbs
+from gateway.commands import audit, control, signals_verbs
 from gateway.commands.parsing import USAGE
 from gateway.errors import SettingsError
 from gateway.keys import KeyRing, pepper_path
@@ -136,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--owner", required=True, help="whose requests it is for")
     _add(keys, "list", _keys_list, "list the keys, without their secrets")
     _add(keys, "revoke", _keys_revoke, "make a key useless").add_argument("id")
+    control.add_to(commands)
     audit.add_to(commands)
     signals_verbs.add_to(commands)
     return parser
