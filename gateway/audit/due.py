@@ -54,12 +54,15 @@ class Page:
 
 
 def tasks_of(log: LogInfo, policy: Policy, now_ms: int) -> list[Task]:
-    """Addresses first, then records by class; those that explain gaps come last."""
+    """Addresses first, then records by class; those that explain gaps come last. A log that was
+    opened after a cutoff has nothing so old."""
     address = now_ms - policy.retention_of(Cls.SECURITY, ADDRESS) * 1000
-    whole = [Task(log, cls, now_ms - policy.retention_of(cls) * 1000) for cls in Cls]
-    if log.kind == "catalogue":
-        return [task for task in whole if task.cls is Cls.AUDIT]
-    return [Task(log, Cls.SECURITY, address, ADDRESS), *whole]
+    tasks = [Task(log, cls, now_ms - policy.retention_of(cls) * 1000) for cls in Cls]
+    if log.kind == "gateway":
+        tasks.insert(0, Task(log, Cls.SECURITY, address, ADDRESS))
+    else:  # the catalogue, and what commands have told
+        tasks = [task for task in tasks if task.cls is Cls.AUDIT]
+    return [task for task in tasks if log.opened_ms <= task.cutoff_ms]
 
 
 def look(

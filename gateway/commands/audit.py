@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.commands import rights_verbs
+from gateway.commands import rights_verbs, sweep_verb
 from gateway.commands.parsing import Verbs, verb
 
 
@@ -18,6 +18,7 @@ def add_to(commands: Verbs) -> None:
     verbs = parser.add_subparsers(required=True, metavar="verb")
     _add_checkpoint(verbs)
     rights_verbs.add_to(verbs)
+    sweep_verb.add_to(verbs)
 
 
 def _add_checkpoint(verbs: Verbs) -> None:
