@@ -40,7 +40,7 @@ class SweepMeter(Protocol):
 
     def audit_swept(self, what: str, count: int) -> None: ...
 
-    def audit_oldest(self, ages_s: Mapping[str, float]) -> None: ...
+    def audit_oldest(self, ages_s: Mapping[str, float], overdue: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class Sweeper:
         for name in late:
             logger.error("audit.overdue", extra={"what": name, "age_s": round(ages[name])})
         if self._meter is not None:
-            self._meter.audit_oldest(ages)
+            self._meter.audit_oldest(ages, len(late))
         return late
 
     async def _sweep(self) -> Swept:

@@ -130,6 +130,11 @@ class Metrics:
             ["class"],
             registry=registry,
         )
+        self._audit_overdue = Gauge(
+            "sluice_audit_overdue",
+            "Classes of which something was kept for longer than its time and 25 hours.",
+            registry=registry,
+        )
         self._audit_oldest = Gauge(
             "sluice_audit_oldest_record_age_seconds",
             "Age of the oldest record, or address, that no hold keeps, at the last sweep.",
@@ -161,8 +166,10 @@ class Metrics:
     def audit_swept(self, what: str, count: int) -> None:
         self._audit_swept.labels(what).inc(count)
 
-    def audit_oldest(self, ages_s: Mapping[str, float]) -> None:
-        """Ages by class, and of addresses as `ip`; of what isn't named there is nothing."""
+    def audit_oldest(self, ages_s: Mapping[str, float], overdue: int) -> None:
+        """Ages by class, and of addresses as `ip`; of what isn't named there is nothing. `overdue`
+        counts the classes of which something should be gone."""
+        self._audit_overdue.set(overdue)
         self._audit_oldest.clear()
         for name, age_s in ages_s.items():
             self._audit_oldest.labels(name).set(age_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -85,21 +86,25 @@ async def test_silence_before_the_start_looks_like_a_leap(
 async def test_what_is_kept_too_long_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock, ages = Clock(), {}
+    clock = Clock()
+    ages: dict[str, float] = {}
+    overdue: list[int] = []
 
     class Meter:
         def audit_swept(self, what: str, count: int) -> None: ...
 
-        def audit_oldest(self, found: dict[str, float]) -> None:
-            ages.update(found)
+        def audit_oldest(self, ages_s: Mapping[str, float], overdue_: int) -> None:
+            ages.update(ages_s)
+            overdue.append(overdue_)
 
     async with running_log(tmp_path, policy=SHORT) as audited:
         await ask(audited)
-        sweeper = Sweeper(audited.log, Meter(), clock=clock)  # type: ignore[arg-type]
+        sweeper = Sweeper(audited.log, Meter(), clock=clock)
         assert await sweeper.overdue() == []
         clock.ahead_ms = 26 * 3_600_000
         with caplog.at_level(logging.ERROR, "sluice.audit"):
             assert await sweeper.overdue() == ["query"]
         assert [one.message for one in caplog.records] == ["audit.overdue"]
+        assert overdue == [0, 1]
         assert ages.keys() == {"query", "audit"}
         assert ages["query"] > 25 * 3600
