@@ -9,9 +9,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks import erasures
 from benchmarks.report import conditions, part_figures, part_table, session_table
 from benchmarks.sessions import all_sessions
 from benchmarks.timing import Amount
@@ -32,6 +34,10 @@ def main() -> int:
     if options.what in ("all", "parts"):
         results["parts"] = parts = _measure_parts(options.match)
         print(part_table(parts))
+    if options.what in ("all", "erasures"):
+        figures = asyncio.run(erasures.measure(100_000))
+        results["erasures"] = [asdict(one) for one in figures]
+        print(erasures.table(figures))
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=2))
     return 0
@@ -43,8 +49,9 @@ def _options() -> argparse.Namespace:
         "what",
         nargs="?",
         default="all",
-        choices=("all", "sessions", "parts"),
-        help="sessions: created, looked up, stopped; parts: the micro-benchmarks",
+        choices=("all", "sessions", "parts", "erasures"),
+        help="sessions: created, looked up, stopped; parts: the micro-benchmarks; erasures: of a "
+        "person with 100,000 values in the audit log",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes every figure there too")
     parser.add_argument("--match", default="", help="of the parts only these, as pytest's -k")

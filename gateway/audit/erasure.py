@@ -49,13 +49,18 @@ class Erasure:
     records: int = 0
     fields: int = 0
     streams: int = 0
+    is_clean: bool = False  #: nothing of the values is in the database's files any more
     receipts: list[str] = field(default_factory=list)
 
 
 class Eraser:
     """Erases from every log of the deployment, and tells of it in `log`."""
 
-    def __init__(self, log: AuditLog, journal: Journal, answers: Answers) -> None:
+    def __init__(
+        self, log: AuditLog, journal: Journal, answers: Answers, *, is_patient: bool = False
+    ) -> None:
+        """`is_patient`: see `AuditStore.scrub`."""
+        self._is_patient = is_patient
         self._log = log
         self._journal = journal
         self._answers = answers
@@ -141,7 +146,7 @@ class Eraser:
             told = self._told(made, origins[log], taken.records, taken.fields)
             made.receipts.append(str(await self._log.record("audit.erase.done", told)))
         made.streams = await self._answers.erase(plan.streams)
-        await self._log.store.scrub()
+        made.is_clean = await self._log.store.scrub(is_patient=self._is_patient)
         return made
 
     async def _take(

@@ -45,10 +45,7 @@ def take(connection: sa.Connection, log: int, places: Sequence[Place], day: int)
             tombs += [(place.seq, name) for name in sorted(names)]
         for name in names:
             doomed[name].append(place.seq)
-    for name, seqs in doomed.items():
-        table = tables.personal
-        these = (table.c.log == log) & table.c.seq.in_(seqs) & (table.c.field == name)
-        connection.execute(sa.delete(table).where(these))
+    _delete(connection, log, doomed)
     _forget(connection, log, [*doomed["subject"], *doomed["target"]])
     _prune(connection, log, bodies)
     rows = [{"log": log, "seq": seq, "field": name, "day": day} for seq, name in tombs]
@@ -108,11 +105,23 @@ def _bodies(connection: sa.Connection, log: int, seqs: Sequence[int]) -> dict[in
     return {row.seq: row.body for row in connection.execute(query)}
 
 
+def _delete(connection: sa.Connection, log: int, doomed: Mapping[str, Sequence[int]]) -> None:
+    """Each by its key: a list of hundreds makes PostgreSQL read the whole table each time."""
+    table = tables.personal
+    this = (table.c.log == log) & (table.c.seq == sa.bindparam("the_seq"))
+    delete = sa.delete(table).where(this, table.c.field == sa.bindparam("the_field"))
+    rows = [{"the_seq": seq, "the_field": name} for name in doomed for seq in doomed[name]]
+    if rows:
+        connection.execute(delete, rows)
+
+
 def _forget(connection: sa.Connection, log: int, seqs: Sequence[int]) -> None:
     """Values that stay, such as an operator's name, no longer say whom the record was about."""
     table = tables.personal
-    these = (table.c.log == log) & table.c.seq.in_(seqs)
-    connection.execute(sa.update(table).where(these).values(subject=None))
+    this = (table.c.log == log) & (table.c.seq == sa.bindparam("the_seq"))
+    update = sa.update(table).where(this, table.c.subject.is_not(None)).values(subject=None)
+    if seqs:
+        connection.execute(update, [{"the_seq": seq} for seq in seqs])
 
 
 def _prune(connection: sa.Connection, log: int, bodies: Mapping[int, bytes]) -> None:

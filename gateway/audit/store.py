@@ -5,6 +5,7 @@ What is written to a log goes through `gateway.audit.ledger`; this opens the dat
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from gateway.database.sqlite import Sqlite
 from gateway.errors import Unavailable
 
 FILE = "audit.sqlite3"
+#: A file of this size is written anew within a second or two.
+REWRITE_BYTES = 128 * 1024 * 1024
 _T = TypeVar("_T")
 
 
@@ -123,10 +126,12 @@ class AuditStore:
         async with translated():
             await self.database.tidy()
 
-    async def scrub(self) -> bool:
-        """See `gateway.database.Database.scrub`."""
+    async def scrub(self, *, is_patient: bool = False) -> bool:
+        """Leaves nothing of what was erased in the files; whether it could. While a large file is
+        written anew no record can be stored, so that this is done only if `is_patient`."""
+        limit = math.inf if is_patient else REWRITE_BYTES
         async with translated():
-            return await self.database.scrub()
+            return await self.database.scrub(rewrites_up_to=limit)
 
     async def logs(self) -> list[LogInfo]:
         """Every log that isn't dropped, the catalogue among them, in the order of their opening."""

@@ -29,6 +29,14 @@ from gateway.stream.log import LogBudget
 from gateway.web.streams import describe
 
 _TOLD = ("stream_id", "conversation_id", "status", "reason", "created_at", "ended_at", "text")
+_POSTGRES = (
+    "PostgreSQL keeps what was deleted until it vacuums, and in its archive and replicas: "
+    "VACUUM FULL audit_personal, audit_record, stream_segments writes the files anew."
+)
+_LARGE = (
+    "The values can't be read any more, but remains of them may be in the file, which is large: "
+    "with --rewrite it is written anew. Nothing can be recorded meanwhile: do it in a quiet hour."
+)
 
 
 def find(settings: Settings, options: argparse.Namespace) -> int:
@@ -77,7 +85,8 @@ def erase(settings: Settings, options: argparse.Namespace) -> int:
     person = Person.parse(read_secret())
 
     async def work(opened: Opened) -> int:
-        eraser = Eraser(opened.log, opened.journal, StoredAnswers(opened.answers))
+        answers = StoredAnswers(opened.answers)
+        eraser = Eraser(opened.log, opened.journal, answers, is_patient=options.rewrite)
         findings = await _findings(opened, person, is_linked=options.linked)
         streams = [
             one.id
@@ -211,6 +220,7 @@ def _progress(done: int, total: int) -> None:
 def _tell_done(done: Erasure, opened: Opened, *, is_json: bool) -> None:
     told: dict[str, object] = {"request": done.request, "records": done.records}
     told |= {"fields": done.fields, "answers": done.streams, "receipts": done.receipts}
+    told["clean"] = done.is_clean
     if is_json:
         print(_json(told))
         return
@@ -218,11 +228,9 @@ def _tell_done(done: Erasure, opened: Opened, *, is_json: bool) -> None:
     print(f"Case {done.request}. The records of it:")
     print("\n".join(done.receipts))
     if opened.settings.database_url is not None:
-        print(
-            "PostgreSQL keeps what was deleted until it vacuums, and in its archive and replicas: "
-            "VACUUM FULL audit_personal, audit_record, stream_segments writes the files anew.",
-            file=sys.stderr,
-        )
+        print(_POSTGRES, file=sys.stderr)
+    elif not done.is_clean:
+        print(_LARGE, file=sys.stderr)
 
 
 def _write(path: Path, text: str) -> None:

@@ -40,6 +40,7 @@ def _add_erase(verbs: Verbs) -> None:
     _linked(erase)
     erase.add_argument("--whole-record", action="store_true", help="times and sizes go too")
     erase.add_argument("--dry-run", action="store_true", help="only tell what would go")
+    erase.add_argument("--rewrite", action="store_true", help="the file anew, however large it is")
     erase.add_argument("--yes", action="store_true", help="don't ask")
     _common(erase)
 

@@ -6,6 +6,7 @@ The statements are the stores' own and the same for both; `gateway.database.sqli
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -66,9 +67,10 @@ class Database(Protocol):
         """Gives a few freed pages back."""
         ...
 
-    async def scrub(self, *, rewrites: bool = False) -> bool:
+    async def scrub(self, *, rewrites_up_to: float = math.inf) -> bool:
         """Leaves nothing of what was deleted in the files, as far as this can be done from here;
-        whether it could. With `rewrites` the whole database is written anew for it."""
+        whether it could. A database of up to so many bytes is written anew for it, and nobody else
+        writes meanwhile."""
         ...
 
     async def claim(self) -> None: ...

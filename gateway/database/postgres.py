@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
@@ -81,7 +82,7 @@ class Postgres:
     async def tidy(self) -> None:
         """Its own autovacuum does that."""
 
-    async def scrub(self, *, rewrites: bool = False) -> bool:
+    async def scrub(self, *, rewrites_up_to: float = math.inf) -> bool:
         """Not from here: its vacuum, the archive of its log and its replicas are the server's."""
         return False
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import math
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -86,9 +87,11 @@ class Sqlite:
         script = f"PRAGMA incremental_vacuum({_VACUUM_PAGES})"
         await self._writer.run(lambda connection: _driver(connection).executescript(script).close())
 
-    async def scrub(self, *, rewrites: bool = False) -> bool:
-        """The write-ahead log is emptied; whoever reads just then makes it take a little longer."""
-        return await self._writer.worker.run(partial(self._scrub, rewrites=rewrites))
+    async def scrub(self, *, rewrites_up_to: float = math.inf) -> bool:
+        """`secure_delete` isn't enough: where pages were split or joined, copies of what stood on
+        them stay behind. The write-ahead log is emptied in any case."""
+        work = partial(self._scrub, rewrites_up_to=rewrites_up_to)
+        return await self._writer.worker.run(work)
 
     @asynccontextmanager
     async def alone(self, purpose: str) -> AsyncIterator[bool]:
@@ -118,12 +121,14 @@ class Sqlite:
             self._check()
             self._writer.transact(self._migrate)
 
-    def _scrub(self, *, rewrites: bool) -> bool:
+    def _scrub(self, *, rewrites_up_to: float) -> bool:
         with self._guard:
+            rewrites = self._path.stat().st_size <= rewrites_up_to
             if rewrites:
                 self._writer.outside("VACUUM")
             truncate = "PRAGMA wal_checkpoint(TRUNCATE)"
-            return any(self._writer.outside(truncate) == 0 for _ in range(_SCRUBS))
+            is_empty = any(self._writer.outside(truncate) == 0 for _ in range(_SCRUBS))
+        return rewrites and is_empty
 
     def _migrate(self, connection: sa.Connection) -> None:
         if not self._migrations.is_current(connection):

@@ -131,7 +131,7 @@ class SqlStore:
             gone += await self._run(partial(_delete_these, ids=some), writes=True)
         if gone:
             async with translated():
-                await self._database.scrub(rewrites=True)
+                await self._database.scrub()
         return gone
 
     async def ping(self) -> None:
