@@ -24,6 +24,8 @@ Object: TypeAlias = "dict[str, Json]"
 MAX_INTEGER = 2**53 - 1
 MAX_DEPTH = 8
 
+_PLAIN = frozenset({str, bool})
+_NESTED = frozenset({dict, list})
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 
 
@@ -50,7 +52,11 @@ def decode(raw: bytes) -> Object:
         raise AuditError("not_canonical", "not JSON") from None
     if not isinstance(value, dict):
         raise AuditError("not_canonical", "not an object")
-    if encode(value) != raw:
+    if not raw.isascii():
+        _check(value, MAX_DEPTH)
+    else:
+        _check_ascii(value, MAX_DEPTH)
+    if orjson.dumps(value, option=orjson.OPT_SORT_KEYS) != raw:
         raise AuditError("not_canonical", "not spelt as RFC 8785 says")
     return value
 
@@ -99,6 +105,24 @@ def _check_parts(value: dict[object, object] | list[object], depth: int) -> None
         if not isinstance(key, str) or not key.isascii():
             raise AuditError("not_canonical", "a key isn't ASCII text")
         _check(item, depth)
+
+
+def _check_ascii(value: dict[str, object] | list[object], depth: int) -> None:
+    """As `_check`, for what was read from ASCII, where any string is as it must be: whole logs are
+    read by this."""
+    items = value.values() if isinstance(value, dict) else value
+    kinds = {*map(type, items)} - _PLAIN
+    if int in kinds:
+        kinds.remove(int)
+        if any(type(one) is int and not -MAX_INTEGER <= one <= MAX_INTEGER for one in items):
+            raise AuditError("not_canonical", "an integer is out of range")
+    if not kinds:
+        return
+    if depth == 1 or not kinds <= _NESTED:
+        _check_parts(value, depth - 1)  # type: ignore[arg-type]
+    for item in items:
+        if type(item) in _NESTED:
+            _check_ascii(item, depth - 1)  # type: ignore[arg-type]
 
 
 def _check_text(text: str) -> None:

@@ -75,6 +75,28 @@ class Frontier:
         self._size += 1
         return tiles
 
+    def append_tile(self, tile: bytes) -> None:
+        """Adds a whole block of 256 leaves by its one hash; the size is a multiple of 256.
+
+        Raises:
+            AuditError: `bad_range`: it isn't.
+        """
+        index, inside = divmod(self._size, TILE_WIDTH)
+        if inside:
+            raise AuditError("bad_range", "a tile stands at a multiple of 256")
+        while index & 1:
+            tile = node_hash(self._peaks.pop(), tile)
+            index >>= 1
+        self._peaks.append(tile)
+        self._size += TILE_WIDTH
+
+    def jumped(self, size: int) -> Frontier:
+        """A tree that is said to have this size though its leaves aren't there, for a verifier that
+        goes on behind a gap. Its root is nothing's."""
+        other = Frontier()
+        other._size, other._peaks = size, [EMPTY_ROOT] * size.bit_count()
+        return other
+
     def root(self) -> bytes:
         """The tree's root at this size."""
         if not self._peaks:

@@ -6,6 +6,8 @@ in no shell's history.
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from gateway.commands import rights_verbs, sweep_verb
@@ -16,9 +18,24 @@ def add_to(commands: Verbs) -> None:
     """Adds `audit` and its verbs."""
     parser = commands.add_parser("audit", help="look after the audit log")
     verbs = parser.add_subparsers(required=True, metavar="verb")
+    _add_verify(verbs)
     _add_checkpoint(verbs)
     rights_verbs.add_to(verbs)
     sweep_verb.add_to(verbs)
+
+
+def _add_verify(verbs: Verbs) -> None:
+    verify = verb(verbs, "verify", "verifying", "check every log for what was altered or is gone")
+    verify.add_argument(
+        "exports", nargs="*", type=Path, metavar="EXPORT", help="instead of the database"
+    )
+    verify.add_argument("--from", dest="since", metavar="TIME", help="values since; ISO 8601")
+    verify.add_argument("--to", dest="until", metavar="TIME", help="values before")
+    _several(verify, "--checkpoints", Path, "those that you have kept yourself; a file or folder")
+    _several(verify, "--against", Path, "lines of a log shipper")
+    _several(verify, "--key", str, "trust this public key, not those that are here")
+    verify.add_argument("--require-anchor", action="store_true", help="exit with 3 without one")
+    verify.add_argument("--json", action="store_true", help="for machines")
 
 
 def _add_checkpoint(verbs: Verbs) -> None:
@@ -26,3 +43,9 @@ def _add_checkpoint(verbs: Verbs) -> None:
     checkpoint.add_argument(
         "--out", type=Path, metavar="FILE", help="add the checkpoints to it; else they are printed"
     )
+
+
+def _several(
+    parser: argparse.ArgumentParser, name: str, type_: Callable[[str], object], text: str
+) -> None:
+    parser.add_argument(name, action="append", default=[], type=type_, help=text)

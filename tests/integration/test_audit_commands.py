@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 
+from gateway.audit.note import Signer
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
 from tests.auditing import assert_sound, exported, stored, verify
@@ -90,3 +91,70 @@ async def test_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     done = await audit("checkpoint", "--out", tmp_path / "none" / "held.jsonl", folder=tmp_path)
     assert done.code == 1
     assert done.err.startswith("error: ")
+
+
+async def test_verify_reads_beside_a_running_gateway_and_after_it(
+    tmp_path: Path, database_url: str | None
+) -> None:
+    async with (
+        serving(QUICK) as url,
+        audited(url, tmp_path, database_url) as gateway,
+        aiohttp.ClientSession(gateway.url) as client,
+    ):
+        await ask(client, 3)
+        done = await audit("verify", folder=tmp_path, database_url=database_url)
+        assert done.code == 0, done.out + done.err
+        assert done.out.endswith("Good.\n")
+        assert "not_anchored" in done.out
+    done = await audit(
+        *("verify", "--checkpoints", tmp_path / "checkpoints.jsonl", "--require-anchor", "--json"),
+        folder=tmp_path,
+        database_url=database_url,
+    )
+    told = json.loads(done.out)
+    assert (done.code, told["code"]) == (0, 0)
+    [catalogue, log] = told["logs"]
+    assert catalogue["log"] == "sluice/catalogue"
+    assert log["size"] == log["full"] > 6
+    assert log["findings"] == []
+
+
+async def test_verify_without_an_anchor_exits_with_3_if_one_is_required(tmp_path: Path) -> None:
+    async with serving(QUICK) as url, audited(url, tmp_path):
+        pass
+    assert (await audit("verify", folder=tmp_path)).code == 0
+    assert (await audit("verify", "--require-anchor", folder=tmp_path)).code == 3
+
+
+async def test_verify_trusts_the_key_that_it_is_given(tmp_path: Path) -> None:
+    async with serving(QUICK) as url, audited(url, tmp_path):
+        pass
+    stranger = Signer("sluice", bytes(32)).verifier
+    done = await audit("verify", "--key", str(stranger), folder=tmp_path)
+    assert done.code == 2
+    assert "unsigned" in done.out
+
+
+async def test_verify_of_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+    for arguments in ([], ["--checkpoints", tmp_path / "none"], [tmp_path / "none"]):
+        done = await audit("verify", *arguments, folder=tmp_path)
+        assert done.code == 1
+        assert done.err.startswith("error: ")
+        assert len(done.err.splitlines()) == 1
+    assert not (tmp_path / "audit.sqlite3").exists()
+
+
+async def test_values_outside_of_the_time_asked_for_are_not_looked_at(tmp_path: Path) -> None:
+    async with (
+        serving(QUICK) as url,
+        audited(url, tmp_path) as gateway,
+        aiohttp.ClientSession(gateway.url) as client,
+    ):
+        await ask(client, 2)
+    told = [
+        json.loads((await audit("verify", *span, "--json", folder=tmp_path)).out)["logs"][1]
+        for span in (["--to", "2020-01-01"], ["--from", "2020-01-01"])
+    ]
+    assert "full" not in told[0]
+    assert told[1]["full"] == told[1]["size"]
+    assert [one["checkpoints"] for one in told] == [2, 2]

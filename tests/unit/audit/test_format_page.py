@@ -55,7 +55,9 @@ def test_every_event_has_its_row_with_its_fields() -> None:
 
 
 def test_every_code_of_the_package_is_told() -> None:
-    files = [path for name in ("audit", "commands") for path in ROOT.glob(f"gateway/{name}/*.py")]
+    files = [
+        path for name in ("audit", "commands") for path in ROOT.glob(f"gateway/{name}/**/*.py")
+    ]
     codes = {code for path in files for code in told_codes(path, {"AuditError"})}
     assert first_column("Codes") == codes
 

@@ -1,4 +1,4 @@
-"""scripts/verify_audit.py: lawful histories pass, each attack on an exported file is told.
+"""Both verifiers of exports: lawful histories pass, each attack is told, and they agree.
 
 The numbers A1 to A22 are those of the threat model's table in docs/audit-format.md.
 """
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway import cli
 from gateway.audit import export
 from gateway.audit.bundle import Bundle
 from gateway.audit.canonical import Json, decode, encode, to_text
@@ -53,10 +54,22 @@ class Verdict:
         return self.run(*args, *more)
 
     def run(self, *args: str) -> tuple[int, set[str]]:
+        """Of both verifiers, which must say the same."""
+        second = self.second(*args)
+        assert self.own(*args) == second
+        return second
+
+    def second(self, *args: str) -> tuple[int, set[str]]:
         self._capsys.readouterr()
         code = main([*args, "--json"])
         out = [line for line in self._capsys.readouterr().out.splitlines() if line[:1] == "{"]
         return code, {finding[0] for line in out for finding in json.loads(line)["findings"]}
+
+    def own(self, *args: str) -> tuple[int, set[str]]:
+        self._capsys.readouterr()
+        code = cli.main(["audit", "verify", *args, "--json"])
+        logs = json.loads(self._capsys.readouterr().out)["logs"]
+        return code, {finding["code"] for log in logs for finding in log["findings"]}
 
 
 @pytest.fixture
@@ -128,7 +141,9 @@ def test_no_lawful_history_gives_an_alarm(
     args = [str(history.write(folder)), "--key", key]
     args += ["--checkpoints", str(history.write_held(folder)), "--require-anchor"]
     # The sweeper of a test that sweeps at will may be late: that is told, and is no alarm.
-    assert main(args) in (GOOD, OVERDUE)
+    code = main(args)
+    assert code in (GOOD, OVERDUE)
+    assert cli.main(["audit", "verify", *args]) == code
 
 
 def rebuilt(history: History) -> None:
@@ -522,7 +537,9 @@ def test_long_list_of_findings_is_cut_for_people(
     assert "30 more" in told
 
 
-def test_record_that_is_kept_for_too_long_has_a_code_of_its_own(verdict: Verdict) -> None:
+def test_record_that_is_kept_for_too_long_has_a_code_of_its_own(
+    verdict: Verdict, tmp_path: Path
+) -> None:
     history = busy()
     history.tick(92 * DAY_MS)
     history.sign(is_held=True)
@@ -532,7 +549,8 @@ def test_record_that_is_kept_for_too_long_has_a_code_of_its_own(verdict: Verdict
     assert verdict(history) == (GOOD, set())
     history.release()
     assert verdict(history)[0] == OVERDUE
-    assert verdict(history, "--now", str(START_MS))[0] == GOOD
+    args = [str(history.write(tmp_path)), "--now", str(START_MS)]
+    assert verdict.second(*args)[0] == GOOD
 
 
 def changed(history: History, change: Callable[[dict[str, object]], None], seq: int = 7) -> bytes:
@@ -570,9 +588,10 @@ def test_line_that_is_spoilt_is_told(
 ) -> None:
     file = tmp_path / "log.jsonl"
     file.write_bytes(changed(busy(), change))
-    code, found = verdict.run(str(file))
-    assert code == BROKEN
-    assert told in found
+    for verifier in (verdict.own, verdict.second):
+        code, found = verifier(str(file))
+        assert code == BROKEN
+        assert told in found
 
 
 @given(st.integers(0, 10**6), st.binary(min_size=1, max_size=3))
@@ -589,9 +608,10 @@ def test_no_change_of_a_byte_passes_for_good(
     folder = tmp_path_factory.mktemp("spoilt")
     (folder / "log.jsonl").write_bytes(spoilt)
     key = str(first_key(history).verifier)
-    code = main([str(folder / "log.jsonl"), "--key", key])
+    args = [str(folder / "log.jsonl"), "--key", key]
     # Nothing rests on the time beside a checkpoint nor on white space between members.
-    assert code != GOOD or without_weight(spoilt) == without_weight(raw)
+    for code in (main(args), cli.main(["audit", "verify", *args])):
+        assert code != GOOD or without_weight(spoilt) == without_weight(raw)
 
 
 HISTORY = busy(questions=8)
@@ -630,9 +650,9 @@ def test_part_of_a_log_is_proven_record_by_record(verdict: Verdict, tmp_path: Pa
         lines.append(export.record(seq, entry.record.body, values, proof=proof))
     file = tmp_path / "part.jsonl"
     file.write_bytes(b"".join(lines))
-    assert verdict.run(str(file), "--key", str(keys[0])) == (GOOD, {"not_anchored"})
+    assert verdict.second(str(file), "--key", str(keys[0])) == (GOOD, {"not_anchored"})
     file.write_bytes(b"".join(lines).replace(b"query.start", b"query.stort"))
-    assert "bad_proof" in verdict.run(str(file), "--key", str(keys[0]))[1]
+    assert "bad_proof" in verdict.second(str(file), "--key", str(keys[0]))[1]
 
 
 def test_bundle_is_proven_alone(tmp_path: Path) -> None:
