@@ -58,6 +58,7 @@ from gateway.web import (
     admin,
     analytics,
     conversations,
+    diagnostics,
     graphql,
     health,
     links,
@@ -122,6 +123,7 @@ _ADMIN_ROUTES = {
     admin.CONTROLS_PATH: admin.controls,
     admin.CLEANUP_PATH: admin.clean_up,
     analytics.PATH: analytics.analytics,
+    diagnostics.PATH: diagnostics.diagnostics,
     f"{admin.PATH}/{_REST}": admin.nothing,
 }
 

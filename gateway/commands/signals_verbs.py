@@ -17,3 +17,9 @@ def add_to(commands: Verbs) -> None:
     export.add_argument(
         "--out", type=Path, metavar="FILE", help="write it there; else it is printed"
     )
+    text = "gather what helps to find a fault into one file, secrets masked"
+    diagnose = verb(commands, "diagnose", "diagnose", text, bad_settings=_BAD_SETTINGS)
+    diagnose.add_argument(
+        "--out", type=Path, metavar="FILE", help="a .tar.gz; else it is named after the time"
+    )
+    diagnose.add_argument("--json", action="store_true", help="print it as JSON instead")

@@ -62,7 +62,7 @@ def report(services: Services) -> dict[str, object]:
         },
         "errors": {
             "remembered": len(services.faults),
-            "latest": [_told(fault) for fault in services.faults.latest(_LATEST)],
+            "latest": [told(fault) for fault in services.faults.latest(_LATEST)],
         },
         "audit": _audit(services),
         "conversations": asdict(services.conversations.counts()),
@@ -84,7 +84,8 @@ def _error_rate(services: Services) -> dict[str, object]:
     }
 
 
-def _told(fault: Fault) -> dict[str, object]:
+def told(fault: Fault) -> dict[str, object]:
+    """A failure as JSON has it."""
     at = datetime.fromtimestamp(round(fault.at, 3), UTC)
     return {**asdict(fault), "at": at.isoformat(timespec="milliseconds")}
 
