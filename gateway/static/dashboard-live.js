@@ -1,36 +1,28 @@
-// A connection to /api/admin/overview that comes back by itself. The browser's own EventSource can
-// send no token, so the stream is read with fetch.
+// What the dashboard asks of /api/admin.
 
-import { pause, readEvents } from './events.js';
+import { openStream } from './sluice.js';
 
-const URL_PATH = '/api/admin/overview';
-const SILENCE_MS = 8000; // a snapshot comes every second
-const FIRST_DELAY_MS = 1000;
-const LONGEST_DELAY_MS = 15000;
+const OVERVIEW = '/api/admin/overview';
+const SILENCE_MS = 8000; // the state comes every second
+const RETRY = { min: 1000, max: 15_000, maxAttempts: Infinity };
+const STATES = { connecting: 'connecting', open: 'live', reconnecting: 'lost', offline: 'lost', paused: 'lost' };
 
 /**
- * Reads until `signal` aborts. `on.event(name, data)` gets what comes, `on.state(word)` one of
- * `connecting`, `live`, `lost`, `refused` (the token is wrong: nothing more is tried).
+ * Follows the gateway until `signal` aborts. `on.event(name, data)` gets what comes, `on.state(word)`
+ * one of `connecting`, `live`, `lost`, `refused` (the token is wrong: nothing more is tried).
  */
 export async function follow(token, on, signal) {
-  let failures = 0;
-  on.state('connecting');
-  while (!signal.aborted) {
-    try {
-      const events = await open(token, signal);
-      if (events === null) return on.state('refused');
-      on.state('live');
-      for await (const { name, data } of events) {
-        failures = 0;
-        on.event(name, data);
-      }
-    } catch {
-      // Whatever broke, the way on is the same.
-    }
-    if (signal.aborted) return;
-    on.state('lost');
-    await pause(delay(failures++), signal);
+  const headers = { Authorization: `Bearer ${token}` };
+  const stream = openStream(OVERVIEW, { headers, silence: SILENCE_MS, retry: RETRY, signal });
+  let isRefused = false;
+  stream.addEventListener('statechange', ({ state }) => STATES[state] && on.state(STATES[state]));
+  try {
+    for await (const event of stream) on.event(event.name, event.json());
+  } catch (error) {
+    isRefused = error.status === 401 || error.status === 404;
+    if (!isRefused) throw error;
   }
+  if (isRefused && !signal.aborted) on.state('refused');
 }
 
 /** Sends one request of an operator's; resolves to the answer's JSON. */
@@ -41,19 +33,4 @@ export async function ask(token, method, path, body) {
   const answer = await response.json().catch(() => ({}));
   if (!response.ok) throw new Error(answer.error?.message ?? `The gateway answered ${response.status}.`);
   return answer;
-}
-
-async function open(token, signal) {
-  const attempt = new AbortController();
-  const abort = () => attempt.abort();
-  signal.addEventListener('abort', abort, { once: true });
-  const headers = { Accept: 'text/event-stream', Authorization: `Bearer ${token}` };
-  const response = await fetch(URL_PATH, { headers, signal: attempt.signal, cache: 'no-store' });
-  if (response.status === 401 || response.status === 404) return null;
-  if (!response.ok) throw new Error(String(response.status));
-  return readEvents(response, { silenceMs: SILENCE_MS, abort });
-}
-
-function delay(failures) {
-  return Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** failures) * (0.5 + Math.random() / 2);
 }

@@ -103,7 +103,7 @@ function receive(name, data) {
     sessionStorage.setItem(KEPT, token);
     $('login').hidden = true;
     $('board').hidden = $('leave').hidden = false;
-  } else if (name === 'snapshot') {
+  } else if (name === 'overview') {
     latest = data;
     addPoint(data.point);
     showTiles(data);

@@ -25,17 +25,17 @@ export class DebugPanel {
   }
 
   /** An event as it came. */
-  add({ name, id, raw }) {
+  add({ name, lastEventId, hasId, data }) {
     this.total += 1;
-    this._row(id.slice(id.lastIndexOf('.') + 1) || '–', name, raw);
+    this._row(hasId ? lastEventId.slice(lastEventId.lastIndexOf('.') + 1) : '–', name, data);
     this._arrive(name);
     this.counter.textContent = `${this.total.toLocaleString('en')} so far`;
   }
 
-  /** Something that isn't an event: the connection was lost, or is back. */
-  mark(name, text) {
-    this._row('', name, text).className = 'mark';
-    if (name === 'lost') this._arrive(name);
+  /** The connection was lost. */
+  markLost() {
+    this._row('', 'lost', 'the connection').className = 'mark';
+    this._arrive('lost');
   }
 
   /** Draws the strip anew; to be called a few times a second at most. */

@@ -1,11 +1,10 @@
 // The playground: asks on the typed route and shows what comes, also after the connection was lost
 // and after the page was loaded again.
 
+import { Connection } from './playground-connection.js';
 import { DebugPanel } from './playground-debug.js';
-import { AnswerStream, Refused } from './playground-stream.js';
 import { count, duration } from './words.js';
 
-const KEPT = 'sluice-playground';
 const STATES = {
   idle: ['Ready', 'quiet'],
   connecting: ['Connecting…', 'busy'],
@@ -24,13 +23,13 @@ const ENDINGS = { completed: 'completed', incomplete: 'incomplete', duration_cap
 
 const $ = (id) => document.getElementById(id);
 const debug = new DebugPanel($('events'), $('arrivals'), $('events-count'));
+let connection = null;
 let stream = null;
 let asked = 0;
-let heard = 0;
-let reconnects = 0;
 let clock = null;
 let endsAt = null;
 let isResumed = false;
+let isStopping = false;
 
 $('ask').addEventListener('submit', (event) => {
   event.preventDefault();
@@ -49,32 +48,41 @@ goOn();
 
 function ask(question) {
   if (!question) return;
-  begin(question, (made) => made.ask({ query: question }));
+  leave();
+  connection = new Connection(headers());
+  follow(connection.ask(question), question);
 }
 
 /** After a reload: the answer that was under way is read again, from its beginning. */
 function goOn() {
-  const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? 'null');
+  connection = new Connection(headers());
+  const kept = connection.goOn();
   if (kept === null) return;
   $('question').value = kept.question;
+  follow(kept.stream, kept.question, true);
   note('The page was loaded again; the answer is read again and goes on.');
-  begin(kept.question, (made) => made.resume(kept.id), true);
 }
 
-async function begin(question, run, isAgain = false) {
-  reset(isAgain);
+async function follow(begun, question, isAgain = false) {
+  reset();
+  stream = begun;
   isResumed = isAgain;
   $('asked').textContent = question;
   $('asked').hidden = false;
-  const mine = (stream = new AnswerStream({ state: showState, event: receive, opened }, headers()));
+  show('connecting');
   clock = setInterval(tick, 250);
+  begun.addEventListener('statechange', ({ state }) => begun === stream && !isStopping && showConnection(state));
+  begun.addEventListener('open', () => begun === stream && opened());
   try {
-    await run(mine);
-    // 204: all of it was seen before, and the end as well.
-    if (mine === stream && RUNNING.has($('state').dataset.state)) finish('completed');
+    for await (const event of begun) if (begun === stream) receive(event);
+    if (begun === stream) finish(endingOf(begun));
   } catch (error) {
-    if (mine === stream) fail(error, isAgain);
+    if (begun === stream) fail(error, isAgain);
   }
+}
+
+function endingOf({ outcome, reason }) {
+  return outcome === 'cancelled' ? 'stopped' : ENDINGS[reason ?? 'completed'] ?? 'stopped';
 }
 
 function headers() {
@@ -86,24 +94,20 @@ function headers() {
   return Object.fromEntries(Object.entries(chosen).filter(([, value]) => value));
 }
 
-function opened(response) {
-  const id = response.get('X-Stream-Id');
-  $('stream-id').textContent = id;
-  showTrace($('trace-id').textContent === '–' ? response.get('X-Trace-ID') : null);
-  sessionStorage.setItem(KEPT, JSON.stringify({ id, question: $('asked').textContent }));
-  if (reconnects) note('The connection is back. Nothing was lost, nothing came twice.');
+function opened() {
+  $('stream-id').textContent = stream.streamId;
+  if ($('trace-id').textContent === '–') showTrace(stream.traceId);
+  if (stream.metrics.reconnects) note('The connection is back. Nothing was lost, nothing came twice.');
 }
 
 function receive(event) {
   debug.add(event);
-  heard = performance.now();
-  const { data } = event;
+  const data = event.json();
   if (event.name === 'start') onStart(data);
   else if (event.name === 'content_chunk') onChunk(data);
   else if (event.name === 'snapshot') $('answer').textContent = data.text;
   else if (event.name === 'heartbeat') onHeartbeat(data);
   else if (event.name === 'complete') onComplete(data);
-  else if (event.name === 'error') fail(new Error(data.message));
 }
 
 function onStart(data) {
@@ -116,6 +120,7 @@ function onChunk(data) {
   const answer = $('answer');
   const isAtEnd = answer.scrollTop + answer.clientHeight >= answer.scrollHeight - 40;
   answer.append(data.content);
+  if ($('state').dataset.state === 'waiting') show('open');
   if (isAtEnd) answer.scrollTop = answer.scrollHeight;
   $('chunks').textContent = count(data.index + 1);
 }
@@ -129,19 +134,26 @@ function onComplete(data) {
   $('tokens').textContent = count(data.total_tokens);
   $('chunks').textContent = count(data.total_chunks);
   showSources(data.sources ?? []);
-  finish(ENDINGS[data.reason] ?? 'stopped');
   if (data.reason === 'duration_cap') note('The answer was longer than the gateway lets one take.');
 }
 
-function stop() {
+async function stop() {
   const stopping = stream;
-  showState('stopping');
-  stopping.stop().catch((error) => stopping === stream && fail(error));
+  isStopping = true;
+  show('stopping');
+  try {
+    await stopping.stop();
+  } catch (error) {
+    if (stopping !== stream) return;
+    isStopping = false;
+    showConnection(stopping.state);
+    note(`It couldn’t be stopped: ${error.message}`);
+  }
 }
 
 function cut() {
   note('Your connection is cut. The gateway goes on reading the backend meanwhile.');
-  stream.cut();
+  connection.cut();
 }
 
 async function copyTrace() {
@@ -169,18 +181,18 @@ function showSources(sources) {
   $('sources').hidden = sources.length === 0;
 }
 
-function fail(error, isAgain = false) {
-  if (error instanceof Refused && error.status === 404 && isAgain) {
+function fail(error, isAgain) {
+  if (error.status === 404 && isAgain) {
     reset();
     $('asked').hidden = true;
-    sessionStorage.removeItem(KEPT);
+    connection.forget();
     note('The earlier answer isn’t kept any more.');
     show('idle');
     return;
   }
-  $('error').textContent = error instanceof TypeError ? 'The gateway can’t be reached.' : error.message;
+  $('error').textContent = error.code === 'connection_failed' ? 'The gateway can’t be reached.' : error.message;
   $('error').hidden = false;
-  if (error instanceof Refused) showTrace(error.traceId);
+  showTrace(connection.traceId);
   finish('failed');
 }
 
@@ -192,17 +204,10 @@ function finish(state) {
   show(state);
 }
 
-function showState(state, failures = 0) {
-  const before = $('state').dataset.state;
-  if (before === 'stopping' && RUNNING.has(state)) return;
-  if (state === 'reconnecting' && ['open', 'waiting'].includes(before)) {
-    reconnects += 1;
-    $('reconnects').textContent = count(reconnects);
-    debug.mark('lost', 'the connection');
-  } else if (state === 'reconnecting' && failures) {
-    debug.mark('retry', `try ${failures + 1}`);
-  }
-  show(state);
+function showConnection(state) {
+  if (state === 'reconnecting') debug.markLost();
+  if (state === 'open') show($('answer').textContent ? 'open' : 'waiting');
+  else if (state in STATES) show(state);
 }
 
 function show(state) {
@@ -227,7 +232,8 @@ function keepFocus(change) {
 function tick() {
   const now = performance.now();
   $('uptime').textContent = duration(now - asked);
-  $('heard').textContent = heard ? ago(now - heard) : '–';
+  $('heard').textContent = stream?.lastMessageTime ? ago(Date.now() - stream.lastMessageTime) : '–';
+  if (stream) $('reconnects').textContent = count(stream.metrics.reconnects);
   $('left').textContent = endsAt === null ? '–' : duration(Math.max(0, endsAt - now));
   debug.draw();
 }
@@ -236,20 +242,25 @@ function ago(ms) {
   return ms < 1000 ? 'just now' : `${duration(Math.round(ms / 100) * 100)} ago`;
 }
 
-function reset(isAgain = false) {
-  stream?.close();
+function leave() {
+  const left = stream;
   stream = null;
+  left?.close();
+}
+
+function reset() {
   clearInterval(clock);
+  stream = null;
+  isStopping = false;
   debug.reset();
   asked = performance.now();
-  heard = reconnects = 0;
   endsAt = null;
   for (const id of ['answer', 'sources']) $(id).replaceChildren();
   for (const id of ['first-token', 'tokens', 'stream-id', 'trace-id', 'heard', 'left', 'uptime']) $(id).textContent = '–';
   for (const id of ['chunks', 'heartbeats', 'reconnects']) $(id).textContent = '0';
   $('error').hidden = $('sources').hidden = true;
   $('copy').disabled = true;
-  if (!isAgain) note('');
+  note('');
 }
 
 function note(text) {

@@ -76,7 +76,7 @@ class Overview:
 
     async def frames(self) -> AsyncIterator[bytes]:
         """The last hour and the present as events, then the present every second."""
-        yield _event("history", self.history()) + _event("snapshot", self.snapshot())
+        yield _event("history", self.history()) + _event("overview", self.snapshot())
         while not self._is_over:
             await self._turn.wait()
             yield self._frame
@@ -105,7 +105,7 @@ class Overview:
         running = self._services.hub.running()
         self._watch.tick(running, time.monotonic(), time.time())
         if self._viewers:
-            self._frame = _event("snapshot", self.snapshot())
+            self._frame = _event("overview", self.snapshot())
         turn, self._turn = self._turn, asyncio.Event()
         turn.set()
 

@@ -186,13 +186,13 @@ async def test_viewers_get_the_history_and_then_a_snapshot_every_second() -> Non
     ):
         for viewer in (one, other):
             assert (await viewer.next())[0] == "history"
-            assert (await viewer.next())[0] == "snapshot"
+            assert (await viewer.next())[0] == "overview"
         async with client.post(CHAT, json={"query": QUESTION}) as answer:
             await answer.read()
         seen = [await one.next(), await other.next()]
         assert seen[0] == seen[1]
         name, snapshot = seen[0]
-        assert name == "snapshot"
+        assert name == "overview"
         assert snapshot["endings"] == {"completed": 1}
         assert snapshot["first_token"]["p50"] > 0
 
@@ -222,7 +222,7 @@ async def test_viewers_do_not_hold_up_the_end_of_the_gateway() -> None:
         async with running_gateway("http://127.0.0.1:1", admin_token=ADMIN_TOKEN) as gateway:
             url = gateway.url + OVERVIEW
             answer = await client.get(url, headers=AS_ADMIN | EVENTS)
-            await answer.content.readuntil(b"snapshot")
+            await answer.content.readuntil(b"overview")
         async with asyncio.timeout(5):
             assert await answer.content.read()
         assert answer.content.at_eof()

@@ -181,7 +181,7 @@ async def test_stop_works_after_a_reload(browser: Browser) -> None:
 
 async def test_answer_that_is_not_kept_any_more_is_let_go(browser: Browser) -> None:
     async with gateway_before(QUICK) as gateway, opened(browser, gateway.url) as (page, _):
-        kept = '{"id": "AAAAAAAAAAAAAAAA", "question": "hi"}'
+        kept = '{"url": "/api/v2/streams/AAAAAAAAAAAAAAAA"}'
         await page.evaluate("(kept) => sessionStorage.setItem('sluice-playground', kept)", kept)
         await page.reload()
         await expect(page.locator("#note")).to_contain_text("kept any more")
@@ -208,7 +208,7 @@ async def test_silence_is_filled_with_heartbeats(browser: Browser) -> None:
         opened(browser, gateway.url) as (page, _),
     ):
         await ask(page)
-        await expect(page.locator("#heartbeats")).to_have_text("3")
+        await expect(page.locator("#heartbeats")).to_have_text(re.compile(r"[3-9]|\d\d"))
         await page.click("summary:has-text('Raw events')")
         for name in ("start", "content_chunk", "heartbeat"):
             await expect(page.locator("#events")).to_contain_text(name)
