@@ -33,6 +33,17 @@ async def audit(
     **settings: str,
 ) -> Result:
     """Runs a verb on the log in `folder`, or in the database."""
+    process = await begin(*arguments, folder=folder, database_url=database_url, **settings)
+    async with asyncio.timeout(60):
+        out, err = await process.communicate(stdin.encode())
+    assert process.returncode is not None
+    return Result(process.returncode, out.decode(), err.decode())
+
+
+async def begin(
+    *arguments: str | Path, folder: Path, database_url: str | None = None, **settings: str
+) -> asyncio.subprocess.Process:
+    """The same, still running and waiting for its standard input."""
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
@@ -41,14 +52,10 @@ async def audit(
         **({"DATABASE_URL": database_url} if database_url else {}),
         **settings,
     }
-    process = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway.cli", "audit", *map(str, arguments)),
         env=environment,
         stdin=PIPE,
         stdout=PIPE,
         stderr=PIPE,
     )
-    async with asyncio.timeout(60):
-        out, err = await process.communicate(stdin.encode())
-    assert process.returncode is not None
-    return Result(process.returncode, out.decode(), err.decode())

@@ -34,8 +34,9 @@ _POSTGRES = (
     "VACUUM FULL audit_personal, audit_record, stream_segments writes the files anew."
 )
 _LARGE = (
-    "The values can't be read any more, but remains of them may be in the file, which is large: "
-    "with --rewrite it is written anew. Nothing can be recorded meanwhile: do it in a quiet hour."
+    "The values can't be read any more, but remains of them may be in the file, which is large, or "
+    "somebody reads it: with --rewrite it is written anew. Nothing can be recorded meanwhile, so "
+    "do it in a quiet hour."
 )
 
 

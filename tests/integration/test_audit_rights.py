@@ -13,13 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import pytest
+import sqlalchemy as sa
 
+from gateway.audit import tables
+from gateway.audit.canonical import from_text
 from gateway.audit.keys import Keys
 from gateway.audit.note import Signer
+from gateway.audit.person import Person
+from gateway.audit.recorder import Asked, Who
+from gateway.errors import SettingsError
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
-from tests.auditing import ROOT, assert_sound, bodies, stored
-from tests.commands import Result, audit
+from tests.auditing import ROOT, assert_sound, bodies, running_log, stored
+from tests.commands import Result, audit, begin
 from tests.gateway import Gateway, running_gateway
 
 CHAT = "/api/v2/chat-stream"
@@ -211,6 +218,72 @@ async def test_gateway_that_starts_on_a_backup_brings_nothing_back(tmp_path: Pat
     assert restored["applied"] == 4  # three values and an answer
 
 
+async def test_no_byte_of_an_erased_person_is_left(
+    tmp_path: Path, database_url: str | None
+) -> None:
+    key = Keys(tmp_path / "audit-keys")
+    async with deployed(tmp_path, database_url) as here:
+        streams = [await here.ask("ada", f"question {n}") for n in range(30)]
+        await here.ask("bob")
+        export = await here.operator.audit("export", "--subject-stdin", stdin="user:ada")
+        (mine,) = Person.parse("user:ada").pseudonyms(key.all("subject"))
+        gone = [mine, *(stream.encode() for stream in streams)]
+        gone += [_decoded(v) for one in export.json["records"] for v in one["values"].values()]
+        assert len(gone) == 31 + 30 * 3
+        assert await _left(tmp_path, database_url, mine) > 30
+        done = await here.operator.audit(
+            "erase", "--subject-stdin", "--whole-record", "--yes", "--json", stdin="user:ada"
+        )
+        assert done.json["clean"] is (database_url is None)
+        assert await _left(tmp_path, database_url, mine) == 0
+        if database_url is None:
+            async with asyncio.timeout(10):  # the ends that the gateway had yet to write
+                while found := await asyncio.to_thread(_found, tmp_path, gone):
+                    assert not found & {*gone[31:]}
+                    await asyncio.sleep(0.05)
+    await assert_sound(tmp_path, database_url)
+
+
+async def test_killed_erasure_is_finished_by_the_next_command(
+    tmp_path: Path, database_url: str | None
+) -> None:
+    async with running_log(tmp_path, database_url) as audited:
+        for _ in range(2000):
+            asked = Asked(Who("user:ada", "proxy", "192.0.2.7"), "chat", "how?", "c")
+            audited.recorder.begin(asked).end("completed", {})
+        assert audited.log._writer is not None
+        assert await audited.log._writer.flush(30)
+    operator = Operator(tmp_path, database_url)
+    process = await begin(
+        *("erase", "--subject-stdin", "--yes"), folder=tmp_path, database_url=database_url
+    )
+    assert process.stdin is not None
+    process.stdin.write(b"user:ada")
+    process.stdin.close()
+    async with stored(tmp_path, database_url) as store, asyncio.timeout(60):
+        stones = sa.select(sa.func.count()).select_from(tables.tombstones)
+        while not await store.run(lambda c: c.execute(stones).scalar_one()):
+            await asyncio.sleep(0.001)
+    process.kill()
+    await process.wait()
+    left = await operator.audit("find", "--subject-stdin", "--json", stdin="user:ada")
+    assert left.json == {"records": []}
+    async with stored(tmp_path, database_url) as store:
+        told = [one for one in await bodies(store) if one["type"] == "audit.erase.done"]
+    assert sum(int(str(one["fields"])) for one in told) == 6000
+    await assert_sound(tmp_path, database_url)
+
+
+async def test_gateway_that_cant_read_the_journal_doesnt_start(tmp_path: Path) -> None:
+    journal = tmp_path / "erasures.jsonl"
+    await asyncio.to_thread(journal.write_text, "damaged")
+    with pytest.raises(SettingsError, match="AUDIT_ERASURES_FILE"):
+        async with deployed(tmp_path, audit_erasures_file=journal):
+            pass
+    ran = await audit("holds", folder=tmp_path, AUDIT_ERASURES_FILE=str(journal))
+    assert (ran.code, "AUDIT_ERASURES_FILE" in ran.err) == (1, True)
+
+
 async def test_running_gateway_takes_over_new_keys(
     tmp_path: Path, database_url: str | None
 ) -> None:
@@ -245,3 +318,23 @@ async def _proof(path: Path, signer: Signer) -> tuple[int, str]:
         subprocess.run, command, capture_output=True, text=True, check=False
     )
     return done.returncode, done.stdout
+
+
+def _decoded(text: str) -> bytes:
+    return from_text(text)
+
+
+async def _left(folder: Path, database_url: str | None, pseudonym: bytes) -> int:
+    """In how many rows somebody's pseudonym still is."""
+    personal = tables.personal
+    mine = (personal.c.subject == pseudonym) | (personal.c.value == pseudonym)
+    query = sa.select(sa.func.count()).select_from(personal).where(mine)
+    async with stored(folder, database_url) as store:
+        return int(await store.run(lambda c: c.execute(query).scalar_one()))
+
+
+def _found(folder: Path, values: list[bytes]) -> set[bytes]:
+    """Which of these are in any file but the keys and the journal, which names streams."""
+    files = [path for path in folder.glob("*") if path.is_file()]
+    everything = b"".join(path.read_bytes() for path in files)
+    return {value for value in values if value in everything}
