@@ -19,6 +19,7 @@ from gateway.audit.verify.findings import Bad, Findings
 from gateway.errors import AuditError
 
 _UNTRUSTED = {"unsigned", "bad_signature"}
+_NEVER = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Heads:
     @property
     def wanted(self) -> int:
         """The next size that something is known about, or a size that is never reached."""
-        return self._next.size if self._next is not None else -1
+        return self._next.size if self._next is not None else _NEVER
 
     def reach(self, size: int, root: bytes) -> None:
         """The tree has this size and this root."""

@@ -110,7 +110,7 @@ class Walk:
             if level == 8 and self._tiles.get(index, tile) != tile:
                 first = index * TILE_WIDTH
                 self._findings.found("tile_mismatch", f"{first} to {first + TILE_WIDTH - 1}")
-        if self._tree.size == self._heads.wanted:
+        if self._tree.size >= self._heads.wanted:
             self._heads.reach(self._tree.size, self._tree.root())
 
     def _skip_to(self, seq: int) -> None:
