@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -87,6 +88,9 @@ from gateway.web.proxy import relay_request
 from gateway.web.server import Runner, check_parser, listen
 from gateway.web.services import SERVICES, Services
 from gateway.web.streaming import STREAMS_PATH
+
+if TYPE_CHECKING:
+    from gateway.telemetry.spans import Spans
 
 logger = logging.getLogger("sluice")
 
@@ -223,7 +227,8 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
     vitals = Vitals.from_settings(settings)
     history = Watch(metrics, ERROR_REASONS) if settings.admin_token is not None else None
     lives = _make_analytics(settings)
-    told = [one for one in (observer, vitals.outcomes, history, lives) if one is not None]
+    spans = _make_spans(settings)
+    told = (observer, vitals.outcomes, history, lives, spans)
     counts = BoundedMemoryStorage()
     budget = LogBudget(settings.buffer_total_bytes)
     store = TimedStore(_make_store(settings), metrics.note_store)
@@ -246,7 +251,7 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
             resume_ttl_s=settings.resume_ttl_seconds,
         ),
         budget=budget,
-        observer=Observers(*told),
+        observer=Observers(*(one for one in told if one is not None)),
         keeper=keeper,
         archive=Archive(store, provider_dialect, budget),
     )
@@ -275,6 +280,7 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
         observer=observer,
         vitals=vitals,
         analytics=lives,
+        spans=spans,
         watch=history,
         stalls=StallWatch(settings.write_stall_seconds),
         presence=PresenceWatch(),
@@ -286,6 +292,20 @@ def _make_analytics(settings: Settings) -> Analytics | None:
     if not settings.analytics_max_bytes:
         return None
     return Analytics(pages_of(settings), ENDING_REASONS)
+
+
+def _make_spans(settings: Settings) -> Spans | None:
+    """
+    Raises:
+        SettingsError: the extra isn't installed.
+    """
+    if settings.otlp_traces_url is None:
+        return None
+    try:
+        from gateway.telemetry.spans import Spans
+    except ImportError as error:
+        raise SettingsError("OTLP_TRACES_URL needs the extra: sluice-gateway[otel]") from error
+    return Spans(settings.otlp_traces_url, ENDING_REASONS)
 
 
 def _make_recorder(settings: Settings, metrics: Metrics) -> Recorder | None:
@@ -443,6 +463,8 @@ async def _all_running(
     await services.keeper.close()
     if services.analytics is not None:
         await services.analytics.flush()
+    if services.spans is not None:
+        await services.spans.close()
     services.conversations.close()
     await services.authenticator.close()
     await services.upstream.close()

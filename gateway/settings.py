@@ -55,6 +55,7 @@ OUR_PREFIXES = (
     "EVENT_MAX_",
     "HEARTBEAT_",
     "JWT_",
+    "OTLP_TRACES_",
     "PARTIAL_ENCRYPTION_",
     "PERFORMANCE_",
     "PROVIDER_STREAM_",
@@ -428,7 +429,12 @@ class Settings(BaseSettings):
         description="A file that is given up when the disk is full, so that the log can say so.",
     )
 
-    # Analytics and alerts
+    # Traces, analytics and alerts
+    otlp_traces_url: Url | None = Field(
+        None,
+        description="Where spans go, by OTLP over HTTP, such as http://collector:4318/v1/traces; "
+        "needs the extra `otel`. Unset, none are made.",
+    )
     analytics_max_bytes: NonNegativeInt = Field(
         16 * 1024 * 1024,
         description="How much of the anonymous life of streams is kept in `DATA_DIR`, in bytes; 0 "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -32,6 +33,9 @@ from gateway.web.controls import Controls
 from gateway.web.outlet import StallWatch
 from gateway.web.presence import PresenceWatch
 
+if TYPE_CHECKING:
+    from gateway.telemetry.spans import Spans
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -55,6 +59,7 @@ class Services:
     observer: StreamObserver
     vitals: Vitals
     analytics: Analytics | None  #: none with `ANALYTICS_MAX_BYTES=0`
+    spans: Spans | None  #: none without `OTLP_TRACES_URL`
     watch: Watch | None  #: none without `ADMIN_TOKEN`
     stalls: StallWatch
     presence: PresenceWatch

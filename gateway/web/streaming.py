@@ -19,7 +19,7 @@ from gateway.web.compression import choose_encoder
 from gateway.web.connections import note_declined, note_opened
 from gateway.web.outlet import Outlet
 from gateway.web.response import EventStreamResponse
-from gateway.web.services import IDENTITY, SERVICES
+from gateway.web.services import IDENTITY, SERVICES, TRACE
 
 _MODES_S = {"realtime": 0.0, "high_performance": 0.004, "balanced": 0.008, "battery_saver": 0.033}
 #: How long an answer may wait for its record; a store that is known to be away isn't waited for.
@@ -71,6 +71,8 @@ async def stream_to_client(
     plan = recorded(request, plan)
     lease = services.leases.acquire(request[IDENTITY].owner)
     stream = services.hub.start(plan, lease)
+    if services.spans is not None:
+        services.spans.began(stream, request[TRACE])
     hand_over(request)
     return await serve_from_start(request, stream, manner, declined)
 
