@@ -8,8 +8,8 @@ const SILENCE_MOST_MS = 120_000;
 
 /** Full jitter; `maxAttempts` counts reconnections in a row that brought no event. */
 export class Retry {
-  constructor({ min = 1000, max = 30_000, maxAttempts = 3, maxRetryAfter = 300_000 } = {}) {
-    Object.assign(this, { min, max, maxAttempts, maxRetryAfter });
+  constructor({ min = 1000, max = 30_000, maxAttempts = 3, maxRetryAfter = 300_000, heedsRetry = true } = {}) {
+    Object.assign(this, { min, max, maxAttempts, maxRetryAfter, heedsRetry });
   }
 
   allows(attempt) {
@@ -19,7 +19,7 @@ export class Retry {
   /** Milliseconds before attempt number `attempt`, from 1; at least what the server asks for. */
   delay(attempt, retryMs, retryAfterMs) {
     const ceiling = Math.min(this.max, this.min * 2 ** Math.min(attempt - 1, 64));
-    const floor = Math.min(retryMs ?? 0, MAX_SERVER_RETRY_MS);
+    const floor = this.heedsRetry ? Math.min(retryMs ?? 0, MAX_SERVER_RETRY_MS) : 0;
     return Math.max(Math.random() * ceiling, floor, retryAfterMs ?? 0);
   }
 

@@ -12,6 +12,8 @@ export interface RetryOptions {
   maxAttempts?: number;
   /** A `Retry-After` above this fails at once; 300000. */
   maxRetryAfter?: number;
+  /** Whether to wait at least the server's `retry:`; true. */
+  heedsRetry?: boolean;
 }
 
 export type HeadersOption = HeadersInit | (() => HeadersInit | Promise<HeadersInit>);

@@ -63,7 +63,7 @@ export class EventStream extends EventTarget {
   #hiddenAt = 0;
   #startedAt = now();
   #lastEventAt = 0;
-  #storedAt = 0;
+  #storedAt = -Infinity;
   #finished = Promise.withResolvers?.() ?? withResolvers();
   #opened = withResolvers();
   #pieces = [];
@@ -168,7 +168,7 @@ export class EventStream extends EventTarget {
    */
   async stop() {
     if (this.state === 'closed') return {};
-    if (this.url === null || this.streamId === null) {
+    if (this.url === null) {
       await Promise.race([this.#opened.promise, this.#finished.promise.catch(() => {}), sleep(OPEN_WAIT_MS)]);
     }
     if (this.state === 'closed') return {};
@@ -235,19 +235,26 @@ export class EventStream extends EventTarget {
     }
     const type = response.headers.get('Content-Type') ?? '';
     if (!type.startsWith('text/event-stream')) {
-      throw new StreamError('wrong_content_type', `the answer is ${type || 'of no type'}`, { status: 200 });
+      // A browser takes headers that were cut off for whole ones.
+      if ('text/event-stream'.startsWith(type)) throw endedEarly();
+      throw new StreamError('wrong_content_type', `the answer is ${type}`, { status: 200 });
     }
     if (!response.body) throw new StreamError('no_streaming', 'this fetch gives no streaming body');
+    const known = this.#source.location;
     this.#source.learn(response);
-    this.#cursor.attach(response.headers.get('X-Stream-Id'));
     this.#silence.connected(response.headers);
     this.traceId = response.headers.get('X-Trace-ID') ?? this.traceId;
     this.#wasUnauthorized = false;
-    this.#store(true);
     this.#become('open');
     this.#opened.resolve();
     this.dispatchEvent(new Event('open'));
-    await this.#read(response.body.getReader(), abort);
+    const heard = this.metrics.bytes;
+    try {
+      await this.#read(response, abort);
+    } catch (error) {
+      if (this.metrics.bytes === heard) this.#source.location = known; // it may have been cut off
+      throw error;
+    }
   }
 
   async #refuse(response) {
@@ -257,7 +264,8 @@ export class EventStream extends EventTarget {
     this.#wasUnauthorized = true; // the next turn asks again, at once, with new headers
   }
 
-  async #read(reader, abort) {
+  async #read(response, abort) {
+    const reader = response.body.getReader();
     const parser = new EventParser({
       lastEventId: this.#cursor.lastEventId,
       maxChars: this.#options.maxEventChars,
@@ -267,8 +275,8 @@ export class EventStream extends EventTarget {
         throw new Dropped(new StreamError('connection_lost', String(error?.message ?? error), { cause: error }));
       });
       if (this.#abort !== abort || this.state === 'closed') return;
-      // An orderly end without the last event is a connection that was cut.
-      if (done) throw new Dropped(new StreamError('ended_early', 'it ended without its last event'));
+      if (done) throw endedEarly();
+      this.#cursor.attach(response.headers.get('X-Stream-Id'));
       this.metrics.bytes += value.length;
       this.#hear(parser, value);
       if (this.state === 'closed') return;
@@ -287,11 +295,11 @@ export class EventStream extends EventTarget {
     this.metrics.heartbeats += beats;
     this.#silence.heard(this.#heardAt, beats > 0 && events.every(isHeartbeat));
     if (this.state === 'offline') this.#become('open');
+    this.#store();
     for (const event of events) {
       if (this.state === 'closed') return;
       this.#take(event);
     }
-    this.#store(false);
   }
 
   #take(event) {
@@ -382,7 +390,11 @@ export class EventStream extends EventTarget {
     listen(globalThis, 'offline', () => this.state === 'open' && this.#become('offline'));
     listen(page, 'visibilitychange', () => this.#seen(page.visibilityState === 'visible'));
     listen(page, 'resume', () => this.#seen(true));
-    listen(globalThis, 'pagehide', (event) => event.persisted && this.#freeze());
+    listen(globalThis, 'pagehide', (event) => {
+      this.#storedAt = -Infinity;
+      this.#store();
+      if (event.persisted) this.#freeze();
+    });
     listen(globalThis, 'pageshow', (event) => (event.persisted ? this.#hurry() : this.#seen(true)));
   }
 
@@ -524,10 +536,10 @@ export class EventStream extends EventTarget {
 
   // For the next page
 
-  #store(isNew) {
+  #store() {
     const { storage = globalThis.sessionStorage, storageKey } = this.#options;
     const at = now();
-    if (!storageKey || !this.url || (!isNew && at - this.#storedAt < STORE_EVERY_MS)) return;
+    if (!storageKey || !this.url || at - this.#storedAt < STORE_EVERY_MS) return;
     this.#storedAt = at;
     const kept = { url: this.url, streamId: this.streamId, lastEventId: this.#cursor.lastEventId };
     try {
@@ -550,6 +562,11 @@ function readStored(storage, key) {
   } catch {
     return null;
   }
+}
+
+/** An orderly end without the last event is a connection that was cut. */
+function endedEarly() {
+  return new Dropped(new StreamError('ended_early', 'it ended without its last event'));
 }
 
 function jsonOf({ data }) {
