@@ -19,7 +19,10 @@ def add_to(commands: Verbs) -> None:
     parser = commands.add_parser("audit", help="look after the audit log")
     verbs = parser.add_subparsers(required=True, metavar="verb")
     _add_verify(verbs)
+    _add_prove(verbs)
     _add_checkpoint(verbs)
+    doctor = verb(verbs, "doctor", "doctor", "look at files, keys, clock, disk and copies")
+    doctor.add_argument("--json", action="store_true", help="for machines")
     rights_verbs.add_to(verbs)
     sweep_verb.add_to(verbs)
 
@@ -36,6 +39,16 @@ def _add_verify(verbs: Verbs) -> None:
     _several(verify, "--key", str, "trust this public key, not those that are here")
     verify.add_argument("--require-anchor", action="store_true", help="exit with 3 without one")
     verify.add_argument("--json", action="store_true", help="for machines")
+
+
+def _add_prove(verbs: Verbs) -> None:
+    prove = verb(verbs, "prove", "proving", "give the proof of one record, as JSON")
+    prove.add_argument(
+        "--id", required=True, metavar="LOG/SEQ", help="the record, or a receipt of it"
+    )
+    prove.add_argument("--with-values", action="store_true", help="with what is personal in it")
+    prove.add_argument("--out", type=Path, metavar="FILE", help="instead of printing it")
+    prove.add_argument("--reference", metavar="TEXT", help="the case, for the log")
 
 
 def _add_checkpoint(verbs: Verbs) -> None:
