@@ -1,10 +1,12 @@
-"""Writes docs/settings.md and config/gateway.env.example from the table in gateway/settings.py.
+"""Writes docs/settings.md and config/gateway.env.example from the table in gateway/settings.py, and
+the end of docs/errors.md and gateway/static/sluice-advice.js from that in gateway/advice.py.
 
 .venv/bin/python scripts/docs.py
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +15,42 @@ from typing import Literal, get_args, get_origin
 from annotated_types import Ge, Gt, Le
 from pydantic.fields import FieldInfo
 
+from gateway import advice
 from gateway.settings import Settings, default_text
 
 ROOT = Path(__file__).parents[1]
 SETTINGS_PAGE = ROOT / "docs" / "settings.md"
 EXAMPLE = ROOT / "config" / "gateway.env.example"
+ERRORS_PAGE = ROOT / "docs" / "errors.md"
+ADVICE_MODULE = ROOT / "gateway" / "static" / "sluice-advice.js"
+ADVICE_HEADING = "## What to tell people\n"
+ADVICE_HEAD = """
+Messages and codes are for developers. This is for whoever typed the question, in a page or an app.
+The same table is `gateway/advice.py` for Python and `/static/sluice-advice.js` for web pages:
+`advise(code)` gives a sentence and what to do. It has the clients' own codes too, and is made from
+the code by `scripts/docs.py`.
+
+| say | what to do | codes |
+| --- | --- | --- |
+"""
+ADVICE_TEXT = """\
+// Made from gateway/advice.py by scripts/docs.py: what to tell people when something fails.
+
+const UNKNOWN = told(%s);
+
+const ADVICE = new Map([
+%s
+].flatMap(([says, todo, codes]) => codes.split(' ').map((code) => [code, told(says, todo)])));
+
+function told(says, todo) {
+  return Object.freeze({ says, do: todo });
+}
+
+/** A plain sentence for an error's code, and what to do: `{ says, do }`. */
+export function advise(code) {
+  return ADVICE.get(code) ?? UNKNOWN;
+}
+"""
 PAGE_HEAD = """# Settings
 
 Settings come from the environment, or from the file that `ENV_FILE` names; the environment wins. An
@@ -67,6 +100,28 @@ def example() -> str:
     return "\n".join(lines) + "\n"
 
 
+def errors_page() -> str:
+    """The page as it is up to the table of advice, and that table anew."""
+    before = ERRORS_PAGE.read_text().partition(ADVICE_HEADING)[0]
+    lines = [
+        f"| {told.says} | {told.do} | {', '.join(f'`{code}`' for code in codes)} |"
+        for told, codes in advice.groups()
+    ]
+    last = f"| {advice.UNKNOWN.says} | {advice.UNKNOWN.do} | any other |"
+    return before + ADVICE_HEADING + ADVICE_HEAD + "\n".join([*lines, last]) + "\n"
+
+
+def advice_module() -> str:
+    lines = [
+        f"  [{_quoted(told.says, told.do, ' '.join(codes))}]," for told, codes in advice.groups()
+    ]
+    return ADVICE_TEXT % (_quoted(advice.UNKNOWN.says, advice.UNKNOWN.do), "\n".join(lines))
+
+
+def _quoted(*texts: str) -> str:
+    return ", ".join(json.dumps(text) for text in texts)
+
+
 def _row(name: str) -> str:
     default = default_text(name)
     meaning = Settings.model_fields[name].description
@@ -107,3 +162,5 @@ def _range(field: FieldInfo) -> str:
 if __name__ == "__main__":
     SETTINGS_PAGE.write_text(settings_page())
     EXAMPLE.write_text(example())
+    ERRORS_PAGE.write_text(errors_page())
+    ADVICE_MODULE.write_text(advice_module())

@@ -24,7 +24,17 @@ from gateway.stream.model import ENDING_REASONS, error_ending, user_ending
 from gateway.telemetry.metrics import Metrics
 from gateway.web.middleware.cors import _EXPOSED
 from gateway.web.services import SERVICES
-from scripts.docs import EXAMPLE, SETTINGS_PAGE, example, settings_page
+from scripts.docs import (
+    ADVICE_HEADING,
+    ADVICE_MODULE,
+    ERRORS_PAGE,
+    EXAMPLE,
+    SETTINGS_PAGE,
+    advice_module,
+    errors_page,
+    example,
+    settings_page,
+)
 from tests import code_facts
 from tests.gateway import ADMIN_TOKEN, AS_ADMIN, running_gateway
 
@@ -78,6 +88,7 @@ def wrong_settings(text: str) -> set[str]:
 
 
 def wrong_errors(text: str) -> set[str]:
+    text = text.partition(ADVICE_HEADING)[0]
     documented, known = first_column(text), code_facts.error_codes()
     codes = set(known) | {reason for reason in ENDING_REASONS if _is_error(reason)}
     wrong = differences("code", set(documented), codes)
@@ -267,6 +278,11 @@ def _renamed(row: str) -> str:
 def test_settings_page_and_example_are_made_from_the_code() -> None:
     assert SETTINGS_PAGE.read_text() == settings_page()
     assert EXAMPLE.read_text() == example()
+
+
+def test_advice_of_the_page_and_of_web_pages_is_made_from_the_code() -> None:
+    assert ERRORS_PAGE.read_text() == errors_page()
+    assert ADVICE_MODULE.read_text() == advice_module()
 
 
 def test_example_file_holds_every_setting_with_its_default(

@@ -30,7 +30,7 @@ LEVELS = (
         *("identity", "keys", "tokens", "flags"),
     },
     {"sse"},
-    {"errors"},
+    {"errors", "advice"},
 )
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 
