@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -337,8 +337,11 @@ class LiveStream:
         frames = self.log.events(after_seq)
         return frames, self.log.last - len(frames) + 1, self.log.last
 
-    def end(self, ending: Ending) -> bool:
-        """Ends the stream; the first call decides, later ones do nothing and return False."""
+    def end(self, ending: Ending, last: Sequence[bytes] = ()) -> bool:
+        """Ends the stream; the first call decides, later ones do nothing and return False.
+
+        `last` are the events that brought the end: they needn't wait for its record.
+        """
         if self.ending is not None:
             return False
         self.ending = ending
@@ -346,16 +349,16 @@ class LiveStream:
         self.ended_at = time.time()
         held = self.recording.stream_ended(self) if self.recording is not None else None
         if held is None:
-            self._finish(ending)
+            self._finish(ending, last)
         else:
+            if last:
+                self.log.extend(last)
             held.add_done_callback(lambda _: self._finish(ending))
         return True
 
-    def _finish(self, ending: Ending) -> None:
-        recent = self.log.events()
-        for last in self.wire.finish(ending, self.duration_s, recent):
-            self.log.append(last)
-        self.log.close()
+    def _finish(self, ending: Ending, last: Sequence[bytes] = ()) -> None:
+        recent = [*self.log.events(), *last]
+        self.log.close([*last, *self.wire.finish(ending, self.duration_s, recent)])
         self.open(Opening(error=_error_of(ending) if ending.is_error else None))
         self._on_end(self)
 

@@ -7,7 +7,7 @@ bound, and a reader that is behind them is told so, never given the tail silentl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gateway.stream.model import StreamId
 
@@ -113,7 +113,7 @@ class EventLog:
         """
         self.extend([block])
 
-    def extend(self, blocks: list[bytes]) -> None:
+    def extend(self, blocks: Sequence[bytes]) -> None:
         """Adds blocks as the next events and wakes the listeners once.
 
         Raises:
@@ -121,6 +121,11 @@ class EventLog:
         """
         if self.is_closed:
             raise RuntimeError("the log is closed")
+        self._add(blocks)
+        for listener in self._listeners:
+            listener()
+
+    def _add(self, blocks: Sequence[bytes]) -> None:
         if numbered := self._format:
             first = self._base + len(self._frames)
             blocks = [numbered % item for item in enumerate(blocks, first)]
@@ -128,8 +133,6 @@ class EventLog:
         self._newest = blocks[0] if len(blocks) == 1 else b"".join(blocks)
         self._frames += blocks
         self._account(len(self._newest) + FRAME_OVERHEAD_BYTES * len(blocks))
-        for listener in self._listeners:
-            listener()
 
     def restore(self, first: int, frames: list[bytes]) -> None:
         """Fills an empty log with events as they were sent, numbered from `first`."""
@@ -144,8 +147,11 @@ class EventLog:
         """Everything after event `after` that is retained."""
         return self._frames[max(self._head, after + 1 - self._base) :]
 
-    def close(self) -> None:
-        """No more events: readers that reach the end are done."""
+    def close(self, last: Sequence[bytes] = ()) -> None:
+        """Adds the `last` events, after which there are no more, and wakes the listeners once:
+        readers that reach the end are done."""
+        if last:
+            self._add(last)
         self.is_closed = True
         self._wake()
 

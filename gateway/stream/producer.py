@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.errors import GatewayError, UpstreamError
@@ -81,11 +81,13 @@ class Producer:
         try:
             if blocks := self._decoder.feed(chunk):
                 stream.note_event(time.monotonic())
-                if events := wire.feed(blocks):
+                events = wire.feed(blocks)
+                if wire.ending is not None:
+                    self._finish(wire.ending, events)
+                    return
+                if events:
                     log.extend(events)
-            if wire.ending is not None:
-                self._finish(wire.ending)
-            elif log.is_full:
+            if log.is_full:
                 self._keep_within_bounds()
         except Exception as error:
             over.set_exception(error)
@@ -117,8 +119,8 @@ class Producer:
         finally:
             self._stream.is_paused = False
 
-    def _finish(self, ending: Ending) -> None:
-        self._stream.end(ending)
+    def _finish(self, ending: Ending, last: Sequence[bytes] = ()) -> None:
+        self._stream.end(ending, last)
         if self._over is not None:
             self._over.set_result(None)
 

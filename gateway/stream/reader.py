@@ -33,6 +33,22 @@ class Sink(Protocol):
         """
         ...
 
+    def push_last(self, frames: bytes) -> bool:
+        """The same for what ends the response as it should; nothing is pushed after it.
+
+        Raises:
+            ConnectionResetError: the client has gone.
+        """
+        ...
+
+    def begin(self) -> None:
+        """Says that nothing is there to be pushed just now, so that what waits for it may go.
+
+        Raises:
+            ConnectionResetError: the client has gone.
+        """
+        ...
+
     async def drained(self) -> None:
         """Waits until the client has room again.
 
@@ -120,8 +136,7 @@ class Reader:
         stream.log.listen(self._pump)
         try:
             await self._copy()
-            ending = None if self._is_aged else stream.ending
-            is_whole = ending is not None and stream.wire.ends_cleanly(ending)
+            is_whole = self._ends_cleanly()
             await self._sink.flush(is_end=is_whole)
             if not is_whole:
                 self._sink.break_off()
@@ -150,6 +165,7 @@ class Reader:
 
     async def _copy(self) -> None:
         self._pump()
+        self._sink.begin()
         while not self._is_aged:
             if self._error is not None:
                 raise self._error
@@ -173,13 +189,20 @@ class Reader:
             while self.cursor < last and not self._is_full:
                 frames, self.cursor = log.read(self.cursor, _WRITE_MAX_BYTES)
                 self.last_write = time.monotonic()
-                self._is_full = not self._sink.push(frames)
+                is_last = log.is_closed and self.cursor == last and self._ends_cleanly()
+                push = self._sink.push_last if is_last else self._sink.push
+                self._is_full = not push(frames)
         except (CursorTrimmedError, ConnectionResetError) as error:
             self._error = error
         if self._stream.is_paused:
             self._advanced()
         if self._is_full or self._error is not None or log.is_closed:
             self._wake()
+
+    def _ends_cleanly(self) -> bool:
+        """Whether the response may be closed in good order once all is written."""
+        ending = None if self._is_aged else self._stream.ending
+        return ending is not None and self._stream.wire.ends_cleanly(ending)
 
     def _beat(self) -> None:
         self._beats += 1

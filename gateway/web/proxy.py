@@ -85,9 +85,9 @@ async def _copy(request: web.Request, response: web.StreamResponse, answer: Body
     writer = await response.prepare(request)
     if writer is None:
         return
-    writer.send_headers()
     outlet = Outlet(request, response, writer, request.app[SERVICES].stalls)
     try:
+        outlet.begin()
         while chunk := await answer.read():
             await outlet.write_frames(chunk)
         await answer.finish()

@@ -38,10 +38,8 @@ class EventStreamResponse(EventSourceResponse):
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         # The library's own begins a task for its ping, only to have it cancelled here.
         self._set_tcp_user_timeout(request)
-        writer = await web.StreamResponse.prepare(self, request)
-        if writer is not None:
-            writer.send_headers()  # heartbeats may be the first bytes for a long time
-        return writer
+        # The head waits for the outlet, which sends it with the first events, if there are any.
+        return await web.StreamResponse.prepare(self, request)
 
 
 def error_response(error: GatewayError, *, path: str, trace_id: str) -> web.Response:

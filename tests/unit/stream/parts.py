@@ -84,6 +84,8 @@ class RecordingSink:
         self.writes: list[bytes] = []
         self.is_broken_off = False
         self.has_left = False
+        self.has_end = False  #: whether the last write ended the response
+        self.begun_after: int | None = None  #: how many writes came before it had to begin
         self.takes = asyncio.Event()
         self.takes.set()
 
@@ -92,6 +94,13 @@ class RecordingSink:
             raise ConnectionResetError
         self.writes.append(frames)
         return self.takes.is_set()
+
+    def push_last(self, frames: bytes) -> bool:
+        self.has_end = True
+        return self.push(frames)
+
+    def begin(self) -> None:
+        self.begun_after = len(self.writes)
 
     async def drained(self) -> None:
         await self.takes.wait()

@@ -145,6 +145,14 @@ def test_listeners_hear_of_appends_and_of_the_end() -> None:
         log.append(b"b")
 
 
+def test_last_events_and_the_end_are_heard_of_at_once() -> None:
+    log = _log()
+    heard: list[tuple[int, bool]] = []
+    log.listen(lambda: heard.append((log.last, log.is_closed)))
+    log.close([b"a", b"b"])
+    assert heard == [(2, True)]
+
+
 def test_events_after_a_cursor_are_those_that_remain() -> None:
     log = _log(max_bytes=200)
     for number in range(5):

@@ -31,6 +31,42 @@ async def test_what_is_ready_is_one_write() -> None:
     assert not sink.is_broken_off
 
 
+async def test_end_goes_with_what_is_written_last() -> None:
+    stream, sink = make_stream(), RecordingSink()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_reader(stream, sink).run())
+        stream.log.append(EVENT)
+        await turn()
+        assert not sink.has_end
+        stream.end(COMPLETED, stream.wire.feed([EVENT, DONE]))
+    assert (sink.writes, sink.has_end) == ([EVENT, EVENT + DONE], True)
+
+
+async def test_stream_that_breaks_off_has_no_end() -> None:
+    stream, sink = make_stream(), RecordingSink()
+    stream.log.append(EVENT)
+    stream.end(DURATION_CAP)
+    await _reader(stream, sink).run()
+    assert not sink.has_end
+
+
+async def test_response_begins_with_what_is_ready_or_else_without() -> None:
+    silent, ready = RecordingSink(), RecordingSink()
+    stream = make_stream()
+    stream.log.append(EVENT)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_reader(stream, ready).run())
+        await turn()
+        _finish(stream)
+    assert ready.begun_after == 1
+    silent_stream = make_stream()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_reader(silent_stream, silent).run())
+        await turn()
+        assert silent.begun_after == 0
+        _finish(silent_stream)
+
+
 async def test_write_is_bounded_and_holds_whole_events() -> None:
     stream, sink = make_stream(max_bytes=10**6), RecordingSink()
     event = b"data: " + b"x" * 9_992 + b"\n\n"
