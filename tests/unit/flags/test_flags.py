@@ -191,6 +191,12 @@ def test_flag_is_a_boolean_and_nothing_else() -> None:
     assert client.get_string_details("other", "").error_code == ErrorCode.FLAG_NOT_FOUND
 
 
+def test_short_way_to_our_own_flag_tells_the_same_as_openfeature(make: Make) -> None:
+    flags = make(percent=30)
+    for user in USERS[:200]:
+        assert flags.streaming_enabled(user) is flags.streaming_details(user).value
+
+
 def test_flag_can_be_changed_while_it_runs(make: Make) -> None:
     provider = EnvironmentProvider({SSE_STREAMING: Rollout(False)})
     flags = make(provider=provider)
