@@ -113,7 +113,7 @@ async def serve_from_start(
 
 async def await_opening(stream: LiveStream, delay_s: float) -> Opening:
     """The opening, or an empty one when the delay is over: then the stream is committed."""
-    if delay_s:
+    if delay_s and not stream.opened.done():
         await asyncio.wait({stream.opened}, timeout=delay_s)
     if stream.opened.done():
         opening = stream.opened.result()
@@ -143,14 +143,13 @@ async def relay_stream(
     if request.transport is None:
         raise ConnectionResetError("the client has gone")
     headers = _stream_headers(stream, services.settings, passed or Headers())
-    stall_s = services.settings.write_stall_seconds
     encoder = None
     if services.settings.stream_compression == "auto":
         headers["Vary"] = "Accept-Encoding"
         encoder = choose_encoder(request)
     if encoder is not None:
         headers["Content-Encoding"] = encoder.name
-    response = EventStreamResponse(headers, vanished_s=stall_s or None)
+    response = EventStreamResponse(headers)
     writer = await response.prepare(request)
     if writer is None:
         return response
