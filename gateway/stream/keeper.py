@@ -403,6 +403,8 @@ def _draft(kept: _Kept) -> _Draft:
 
 async def _wait_for(event: asyncio.Event, timeout_s: float | None) -> None:
     """Waits for the event, at most so long; None is for ever."""
+    if event.is_set():
+        return
     try:
         async with asyncio.timeout(timeout_s):
             await event.wait()

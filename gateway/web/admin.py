@@ -44,7 +44,9 @@ async def overview(request: web.Request) -> web.StreamResponse:
         return json_response({**seen.snapshot(), "history": seen.history()})
     response = EventStreamResponse({"X-Accel-Buffering": "no"}, vanished_s=_VANISHED_S)
     with seen.viewing():
-        await response.prepare(request)
+        writer = await response.prepare(request)
+        if writer is not None:
+            writer.send_headers()
         async for frame in seen.frames():
             await response.write(frame)
     return response

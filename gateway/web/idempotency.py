@@ -43,7 +43,8 @@ async def begin_or_attach(
     if cursor is not None:
         return await resume_question(request, cursor, plan.fingerprint, manner)
     claim = _read_claim(request)
-    plan = replace(plan, retry_key=_retry_key(request, plan))
+    if retry_key := _retry_key(request, plan):
+        plan = replace(plan, retry_key=retry_key)
     if claim is None:
         return await _begin_or_take_over(request, plan, manner, declined)
     repeated = await _find_repeated(request, claim, plan.fingerprint)

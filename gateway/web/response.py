@@ -20,11 +20,15 @@ _DEFAULT_DIALECT = OpenAIChat()
 class EventStreamResponse(EventSourceResponse):
     """An event stream whose bytes an `Outlet` writes.
 
-    The library gives the headers and, on TCP, the time-out for a peer that has vanished. Its ping
+    The library gives the headers and, with `vanished_s`, a time-out on TCP for a peer that has
+    vanished, where that of the server's connections (`gateway.web.server`) isn't enough. Its ping
     stays off: `: ping` with a blank line breaks openai-python once events carry ids.
     """
 
-    def __init__(self, headers: Mapping[str, str], *, vanished_s: float | None) -> None:
+    #: The head waits for the outlet, which sends it with the first events, if there are any.
+    _send_headers_immediately = False
+
+    def __init__(self, headers: Mapping[str, str], *, vanished_s: float | None = None) -> None:
         super().__init__(
             headers=headers,
             allow_all_methods=True,
@@ -38,7 +42,6 @@ class EventStreamResponse(EventSourceResponse):
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         # The library's own begins a task for its ping, only to have it cancelled here.
         self._set_tcp_user_timeout(request)
-        # The head waits for the outlet, which sends it with the first events, if there are any.
         return await web.StreamResponse.prepare(self, request)
 
 
