@@ -35,7 +35,7 @@ def main() -> int:
         results["parts"] = parts = _measure_parts(options.match)
         print(part_table(parts))
     if options.what in ("all", "erasures"):
-        figures = asyncio.run(erasures.measure(100_000))
+        figures = asyncio.run(erasures.measure(erasures.Amount()))
         results["erasures"] = [asdict(one) for one in figures]
         print(erasures.table(figures))
     if options.json is not None:

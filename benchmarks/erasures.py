@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -26,12 +27,19 @@ from tests.servers import new_database, postgres_server
 _ADA = Who("sub:ada", "jwt", "192.0.2.7")
 _BOB = Who("sub:bob", "jwt", "192.0.2.8")
 _AT_ONCE = 2_000
-_QUIET_S = 2.0
 
 
 class _NoAnswers:
     async def erase(self, streams: Sequence[str]) -> int:
         return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Values of the person, and for how long commits are timed without an erasure."""
+
+    fields: int = 100_000
+    quiet_s: float = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +56,11 @@ class Figures:
     left: int  #: bytes, or rows, in which a value is still found
 
 
-async def measure(fields: int) -> list[Figures]:
+async def measure(amount: Amount) -> list[Figures]:
     """On SQLite and on PostgreSQL, with as many values of somebody else beside them."""
-    found = [await _measure("SQLite", fields, None)]
+    found = [await _measure("SQLite", amount, None)]
     with postgres_server() as url:
-        found.append(await _measure("PostgreSQL", fields, await new_database(url)))
+        found.append(await _measure("PostgreSQL", amount, await new_database(url)))
     return found
 
 
@@ -67,13 +75,13 @@ def table(figures: Sequence[Figures]) -> str:
     return "\n".join([head, "| --- |" + " ---: |" * 6, *rows])
 
 
-async def _measure(store: str, fields: int, database_url: str | None) -> Figures:
+async def _measure(store: str, amount: Amount, database_url: str | None) -> Figures:
     with TemporaryDirectory() as name:
         folder = Path(name)
         async with running_log(folder, database_url) as audited:
-            for _ in range(fields // 3 // _AT_ONCE + 1):
-                await _fill(audited)
-            quiet_ms = await _commits(audited, asyncio.sleep(_QUIET_S))
+            for at in range(0, amount.fields // 3, _AT_ONCE):
+                await _fill(audited, min(_AT_ONCE, amount.fields // 3 - at))
+            quiet_ms = await _commits(audited, asyncio.sleep(amount.quiet_s))
             eraser = Eraser(audited.log, Journal(folder / "erasures.jsonl"), _NoAnswers())
             keys = Keys(folder / "audit-keys").all("subject")
             person = Person.parse("sub:ada")
@@ -91,9 +99,9 @@ async def _measure(store: str, fields: int, database_url: str | None) -> Figures
         return Figures(store, plan.fields, *times, commit_ms, quiet_ms, left)
 
 
-async def _fill(audited: Audited) -> None:
+async def _fill(audited: Audited, count: int) -> None:
     for who in (_ADA, _BOB):
-        for _ in range(_AT_ONCE):
+        for _ in range(count):
             audited.recorder.begin(Asked(who, "chat", "how?", "c")).end("completed", {})
         assert audited.log._writer is not None
         assert await audited.log._writer.flush(60)
@@ -116,7 +124,7 @@ async def _commits(audited: Audited, beside: object) -> float:
         await beside  # type: ignore[misc]
     finally:
         await tasks.cancel()
-    return 1000 * statistics.quantiles(took, n=100)[98]
+    return 1000 * statistics.quantiles(took, n=100)[98] if len(took) > 1 else math.nan
 
 
 async def _left(audited: Audited, folder: Path, pseudonym: bytes, url: str | None) -> int:

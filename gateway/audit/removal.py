@@ -39,7 +39,7 @@ def take(connection: sa.Connection, log: int, places: Sequence[Place], day: int)
     tombs: list[tuple[int, str]] = [(seq, WHOLE_RECORD) for seq in bodies]
     doomed: dict[str, list[int]] = defaultdict(list)
     for place in places:
-        names = stored[place.seq]
+        names = stored.get(place.seq, set())
         if WHOLE_RECORD not in place.fields:
             names = names & {*place.fields}
             tombs += [(place.seq, name) for name in sorted(names)]
@@ -76,14 +76,14 @@ def returned(connection: sa.Connection, erased: Iterable[Erased]) -> list[Place]
 def _returned_of(
     connection: sa.Connection, log: int, wanted: Mapping[tuple[int, str], set[str]]
 ) -> Iterator[Place]:
-    named = {key: names for key, names in wanted.items() if names}
-    for some in slices(sorted({seq for seq, _ in named})):
+    whole = {seq for (seq, _), names in wanted.items() if WHOLE_RECORD in names}
+    for some in slices(sorted({seq for seq, _ in wanted})):
         stored = _values(connection, log, some)
-        whole = {seq for seq, leaf in named if WHOLE_RECORD in named[seq, leaf]}
-        present = leaves(connection, log, [seq for seq in some if stored[seq] or seq in whole])
+        present = leaves(connection, log, [seq for seq in some if seq in stored or seq in whole])
         for seq, leaf in present.items():
-            names = named.get((seq, leaf), set())
-            left = {WHOLE_RECORD} if WHOLE_RECORD in names else names & stored[seq]
+            names = wanted.get((seq, leaf), set())
+            there = stored.get(seq, set())
+            left = {WHOLE_RECORD} if WHOLE_RECORD in names else names & there
             if left:
                 yield Place(log, seq, "", "", tuple(sorted(left)))
 

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+from benchmarks import erasures
 from benchmarks.report import session_table
 from benchmarks.sessions import all_sessions
 from benchmarks.timing import Amount
@@ -21,6 +22,15 @@ async def test_sessions_are_measured_everywhere() -> None:
     table = session_table(figures)
     for where in ("no store", "SQLite", "PostgreSQL", "HTTP, SQLite", "HTTP, PostgreSQL"):
         assert all(f"| {what}, {where} " in table for what in ("create", "look up", "stop"))
+
+
+async def test_erasures_are_measured_and_leave_nothing() -> None:
+    figures = await erasures.measure(erasures.Amount(fields=30, quiet_s=0.05))
+    assert [(one.store, one.fields, one.left) for one in figures] == [
+        ("SQLite", 30, 0),
+        ("PostgreSQL", 30, 0),
+    ]
+    assert erasures.table(figures).count("| 30 |") == 2
 
 
 async def test_parts_are_measured() -> None:

@@ -85,6 +85,22 @@ async def test_first_ending_wins() -> None:
     assert observer.told[1:] == [("user_requested", stream.id)]
 
 
+async def test_forgotten_stream_ends_and_is_kept_until_nobody_reads_it() -> None:
+    budget = LogBudget(0)
+    hub, observer = make_hub(budget=budget)
+    stream = hub.start(plan(ScriptedAnswer([EVENT], endless=True)), Lease())
+    await turn()
+    assert hub.forget(stream) is False
+    assert observer.told[1:] == [("user_requested", stream.id)]
+    assert hub.find(stream.id) is stream
+    stream.detach()
+    assert hub.find(stream.id) is stream
+    assert hub.forget(stream) is True
+    assert hub.find(stream.id) is None
+    assert budget.used_bytes == 0
+    await hub.drain(0)
+
+
 async def test_stream_without_grace_ends_with_its_last_client() -> None:
     hub, observer = make_hub()
     answer = ScriptedAnswer([EVENT], endless=True)
