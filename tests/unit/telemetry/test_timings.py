@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.telemetry.history import STEP_S, Watch
+from gateway.telemetry.history import MAX_LOOKS, STEP_S, Watch
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.timings import Percentiles, Recent, Timings
 
@@ -94,6 +94,17 @@ def test_point_counts_what_has_happened_since_the_one_before() -> None:
     assert first.limited == 4
     assert (second.active, second.started, second.ended, second.limited) == (0, 0, 0, 0)
     assert watch.history.latest == second
+
+
+def test_very_many_streams_are_looked_at_in_turns() -> None:
+    watch = Watch(Metrics(), frozenset())
+    streams = [Stream(id=str(number)) for number in range(MAX_LOOKS + 10)]
+    for stream in streams:
+        stream.say(1, at=1.0)
+    watch.tick(streams, now=1, at=1)
+    assert watch.timings.events == MAX_LOOKS
+    watch.tick(streams, now=2, at=2)
+    assert watch.timings.events == MAX_LOOKS + 10
 
 
 def test_history_keeps_an_hour_and_no_more() -> None:
