@@ -21,6 +21,7 @@ def add_to(commands: Verbs) -> None:
     _add_verify(verbs)
     _add_prove(verbs)
     _add_checkpoint(verbs)
+    _add_report(verbs)
     doctor = verb(verbs, "doctor", "doctor", "look at files, keys, clock, disk and copies")
     doctor.add_argument("--json", action="store_true", help="for machines")
     rights_verbs.add_to(verbs)
@@ -49,6 +50,17 @@ def _add_prove(verbs: Verbs) -> None:
     prove.add_argument("--with-values", action="store_true", help="with what is personal in it")
     prove.add_argument("--out", type=Path, metavar="FILE", help="instead of printing it")
     prove.add_argument("--reference", metavar="TEXT", help="the case, for the log")
+
+
+def _add_report(verbs: Verbs) -> None:
+    report = verb(verbs, "report", "reporting", "print an auditor's pack for a month")
+    report.add_argument("--month", metavar="2026-10", help="by default the current one")
+    report.add_argument("--ropa", action="store_true", help="the record of processing, GDPR 30")
+    report.add_argument("--no-verify", action="store_true", help="don't read the whole log")
+    _several(report, "--checkpoints", Path, "those that you have kept yourself; a file or folder")
+    report.add_argument("--require-anchor", action="store_true", help="exit with 3 without one")
+    report.add_argument("--reference", metavar="TEXT", help="the case, for the log")
+    report.add_argument("--json", action="store_true", help="for machines")
 
 
 def _add_checkpoint(verbs: Verbs) -> None:

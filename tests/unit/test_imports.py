@@ -148,7 +148,7 @@ _AUDIT = (
     *("store", "ledger", "catalogue", "dump", "holds"),
     *("due", "pruning", "explanations", "closings", "clock", "key_ends"),
     *("subject", "plan", "removal", "settlement", "access", "crossing"),
-    *("verify/stored", "proving", "health"),
+    *("verify/stored", "proving", "health", "report"),
 )
 
 
