@@ -127,7 +127,7 @@ def _in_range(connection: sa.Connection, task: Task, start: int) -> sa.ColumnEle
 
 def _has(name: str) -> sa.ColumnElement[bool]:
     records, personal = tables.records, tables.personal
-    return sa.exists().where(
+    return sa.exists(personal.c.seq).where(
         personal.c.log == records.c.log,
         personal.c.seq == records.c.seq,
         personal.c.field == name,

@@ -22,16 +22,8 @@ from gateway.audit.ranges import Run, between, runs_of
 _POLICY = "audit.policy"
 #: A log's origin, and a field or None for whole records.
 _Key = tuple[str, str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A record to be written again."""
-
-    type: str
-    fields: Object
-    personal: Mapping[str, bytes]
-    keys: Mapping[str, str]
+#: The type and the fields of a record, without what is personal in it.
+Statement = tuple[str, Object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +49,16 @@ class Expiring:
 
     Args:
         days: By the number of the record that closes each.
+        again: Holds in force, to be told again without who had placed them.
         policy: The number of the newest rules of this log, if they are among the records.
         statements: Of the catalogue.
     """
 
     gaps: list[Gap] = field(default_factory=list)
     days: dict[int, Day] = field(default_factory=dict)
-    again: list[Told] = field(default_factory=list)
+    again: list[Statement] = field(default_factory=list)
     policy: int | None = None
-    statements: list[tuple[str, Object]] = field(default_factory=list)
+    statements: list[Statement] = field(default_factory=list)
 
 
 def expiring(
@@ -82,7 +75,7 @@ def expiring(
             case "audit.tombstones" if origin in ids:
                 found.days[_number(body, "seq")] = Day(ids[origin], _number(body, "day"))
             case "audit.hold" if any(body["hold"] == hold.id for hold in holds):
-                found.again.append(_told(connection, task, body))
+                found.again.append(("audit.hold", _facts(body)))
             case "audit.policy" if _number(body, "seq") == _newest_policy(connection, task):
                 found.policy = _number(body, "seq")
             case "log.closed" | "log.abandoned" as type_ if origin in ids:
@@ -124,7 +117,7 @@ def _missing(connection: sa.Connection, log_id: int, name: str | None, hull: Run
     query = query.order_by(records.c.seq)
     if name is None:
         return between(*hull, connection.scalars(query))
-    has = sa.exists().where(
+    has = sa.exists(personal.c.seq).where(
         personal.c.log == log_id, personal.c.seq == records.c.seq, personal.c.field == name
     )
     types = [one.name for one in TYPES.values() if name in one.personal]
@@ -140,15 +133,6 @@ def _erased(connection: sa.Connection, day: Day) -> Iterator[tuple[str | None, R
     )
     for name, start, end in connection.execute(query.group_by(table.c.field)):
         yield None if name == WHOLE_RECORD else name, (start, end + 1)
-
-
-def _told(connection: sa.Connection, task: Task, body: Object) -> Told:
-    table = tables.personal
-    these = (table.c.log == task.log.id) & (table.c.seq == _number(body, "seq"))
-    rows = connection.execute(sa.select(table.c.field, table.c.value).where(these))
-    keys = body.get("kid", {})
-    named = {key: str(value) for key, value in keys.items()} if isinstance(keys, dict) else {}
-    return Told(str(body["type"]), _facts(body), {name: bytes(v) for name, v in rows}, named)
 
 
 def _facts(body: Object) -> Object:

@@ -114,7 +114,7 @@ def _covers(hold: Hold) -> sa.ColumnElement[bool]:
     start = sa.cast(_member("start"), sa.BigInteger)
     is_end = records.c.type == "query.end"
     said_by = sa.case((is_end, sa.func.coalesce(start, records.c.seq)), else_=records.c.seq)
-    return sa.exists().where(
+    return sa.exists(personal.c.seq).where(
         personal.c.log == records.c.log,
         personal.c.seq == said_by,
         personal.c.subject.in_(hold.subjects),

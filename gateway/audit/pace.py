@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import TypeVar
 
-#: What one transaction should take at most, and how many rows it may have.
-_BUSY_S = 0.02
+#: What a transaction should take: others wait behind it. Then how many rows it may have.
+_BUSY_S = 0.008
 _MOST = 500
-_LEAST = 20
+_LEAST = 100
 _PAUSE_S = 0.05
 #: With more than this waiting to be written, a sweep waits.
 _LONG_QUEUE = 50
+_A = TypeVar("_A")
+_T = TypeVar("_T")
 
 
 class Pace:
@@ -26,12 +28,18 @@ class Pace:
         self._clock = clock
         self.rows = _MOST
 
-    @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Around a transaction: its time decides about the next one."""
-        since = self._clock()
-        yield
-        took_s = self._clock() - since
+    def timed(self, work: Callable[[_A], _T]) -> Callable[[_A], _T]:
+        """The same work; what it takes, without the wait for its turn, decides about the next."""
+
+        def working(argument: _A) -> _T:
+            since = self._clock()
+            done = work(argument)
+            self._adapt(self._clock() - since)
+            return done
+
+        return working
+
+    def _adapt(self, took_s: float) -> None:
         if took_s > _BUSY_S:
             self.rows = max(_LEAST, self.rows // 2)
         elif took_s < _BUSY_S / 2:

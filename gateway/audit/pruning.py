@@ -16,7 +16,7 @@ from gateway.audit.due import Task
 from gateway.audit.explanations import Day
 from gateway.audit.holds import in_force, is_held
 from gateway.audit.merkle import TILE_HEIGHT, TILE_WIDTH, leaf_hash
-from gateway.audit.ranges import Run
+from gateway.audit.ranges import Run, runs_of
 
 _NONE: Mapping[int, Day] = MappingProxyType({})
 
@@ -75,9 +75,10 @@ def prune(connection: sa.Connection, log_id: int, rows: Sequence[sa.Row[int, byt
     leaves = [{"log": log_id, "seq": seq, "leaf": leaf_hash(body)} for seq, body in rows]
     connection.execute(sa.insert(tables.pruned), leaves)
     numbers = [seq for seq, _ in rows]
-    for table in (tables.personal, tables.records):
-        these = (table.c.log == log_id) & table.c.seq.in_(numbers)
-        connection.execute(sa.delete(table).where(these))
+    for start, end in runs_of(numbers):
+        for table in (tables.personal, tables.records):
+            these = (table.c.log == log_id) & table.c.seq.between(start, end - 1)
+            connection.execute(sa.delete(table).where(these))
     for block in sorted({seq // TILE_WIDTH for seq in numbers}):
         _collapse(connection, log_id, block)
     return len(rows)

@@ -65,8 +65,7 @@ class Taking:
     async def _delete(self, task: Task, runs: Sequence[Run], days: Mapping[int, Day]) -> int:
         closed = {seq: day for seq, day in days.items() if ranges.holds(runs, seq)}
         work = partial(pruning.delete, task=task, runs=runs, closed=closed)
-        with self._pace.timed():
-            gone = await self._log.store.run(work, writes=True)
+        gone = await self._log.store.run(self._pace.timed(work), writes=True)
         await self._pace.rest()
         return gone
 
@@ -86,8 +85,8 @@ class Taking:
     async def _tell_again(self, task: Task, ends: Expiring) -> None:
         for gap in ends.gaps:
             await self._explain(task, gap)
-        for told in ends.again:
-            await self._log.record(told.type, told.fields, told.personal, told.keys)
+        for type_, fields in ends.again:
+            await self._log.record(type_, fields)
         await self._log.tell_catalogue(ends.statements)
         if ends.policy is not None and task.log.origin == self._log.origin:
             await self._log.record("audit.policy", {"rules": self._log.drafter.policy.rules()})
