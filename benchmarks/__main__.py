@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import erasures
+from benchmarks import erasures, sweeps
 from benchmarks.report import conditions, part_figures, part_table, session_table
 from benchmarks.sessions import all_sessions
 from benchmarks.timing import Amount
@@ -34,6 +34,10 @@ def main() -> int:
     if options.what in ("all", "parts"):
         results["parts"] = parts = _measure_parts(options.match)
         print(part_table(parts))
+    if options.what in ("all", "sweeps"):
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            results["sweeps"] = swept = runner.run(sweeps.measure(options.rows))
+        print(sweeps.table(swept))
     if options.what in ("all", "erasures"):
         figures = asyncio.run(erasures.measure(erasures.Amount()))
         results["erasures"] = [asdict(one) for one in figures]
@@ -49,9 +53,9 @@ def _options() -> argparse.Namespace:
         "what",
         nargs="?",
         default="all",
-        choices=("all", "sessions", "parts", "erasures"),
-        help="sessions: created, looked up, stopped; parts: the micro-benchmarks; erasures: of a "
-        "person with 100,000 values in the audit log",
+        choices=("all", "sessions", "parts", "sweeps", "erasures"),
+        help="sessions: created, looked up, stopped; parts: the micro-benchmarks; sweeps: of "
+        "the audit log, beside its commits; erasures: of a person with 100,000 values in it",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes every figure there too")
     parser.add_argument("--match", default="", help="of the parts only these, as pytest's -k")
@@ -61,6 +65,9 @@ def _options() -> argparse.Namespace:
         default=Amount().one_by_one,
         metavar="N",
         help="how many one by one (%(default)s)",
+    )
+    parser.add_argument(
+        "--rows", type=int, default=40_000, metavar="N", help="records to sweep (%(default)s)"
     )
     return parser.parse_args()
 

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from benchmarks import erasures
+from benchmarks import erasures, sweeps
 from benchmarks.report import session_table
 from benchmarks.sessions import all_sessions
 from benchmarks.timing import Amount
@@ -22,6 +22,14 @@ async def test_sessions_are_measured_everywhere() -> None:
     table = session_table(figures)
     for where in ("no store", "SQLite", "PostgreSQL", "HTTP, SQLite", "HTTP, PostgreSQL"):
         assert all(f"| {what}, {where} " in table for what in ("create", "look up", "stop"))
+
+
+async def test_sweeps_are_measured_on_both_stores() -> None:
+    figures = await sweeps.measure(400, asking_s=0.1)
+
+    assert [one["store"] for one in figures] == ["SQLite", "PostgreSQL"]
+    assert all(one["rows"] >= 400 for one in figures)
+    assert all(f"| {one['store']} | 4" in sweeps.table(figures) for one in figures)
 
 
 async def test_erasures_are_measured_and_leave_nothing() -> None:
