@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from gateway.audit.draft import clear_value
 from gateway.audit.keyfile import Key
@@ -22,11 +23,12 @@ class Person:
     """
     Args:
         owners: Whom streams and records may belong to.
-        email: As it is stored, in lower case.
+        email, address: As they are stored.
     """
 
     owners: tuple[str, ...]
     email: bytes | None = None
+    address: bytes | None = None
 
     @classmethod
     def parse(cls, text: str) -> Person:
@@ -36,6 +38,8 @@ class Person:
         """
         name = text.strip()
         prefix, colon, rest = name.partition(":")
+        if prefix == "addr":
+            return cls._at(rest)
         has_prefix = bool(colon) and prefix in PREFIXES
         bare = rest if has_prefix else name
         try:
@@ -44,6 +48,14 @@ class Person:
             raise AuditError("bad_person", "not the name of a person") from None
         owners = (name,) if has_prefix else tuple(f"{prefix}:{bare}" for prefix in PREFIXES)
         return cls(owners, stored if "@" in bare and not has_prefix else None)
+
+    @classmethod
+    def _at(cls, text: str) -> Person:
+        try:
+            address = str(ip_address(text))
+        except ValueError:
+            raise AuditError("bad_person", "not an address") from None
+        return cls((f"addr:{address}",), address=address.encode())
 
     def pseudonyms(self, keys: Sequence[Key]) -> tuple[bytes, ...]:
         """What stands for them in records, under each of these keys."""

@@ -1,4 +1,4 @@
-"""What the logs hold of one person: found by their pseudonyms, and by their e-mail.
+"""What the logs hold of one person: found by their pseudonyms, by their e-mail or address.
 
 What stands beside an e-mail under another name is told apart: an e-mail may be no more than what a
 client said, so whoever said it isn't taken for its owner unless the operator says so.
@@ -56,14 +56,16 @@ def of_person(
         is_linked: Whoever stands beside the e-mail is this person too.
     """
     own = person.pseudonyms(keys)
-    by_email = _with_email(connection, person.email) if person.email is not None else {}
+    by_email = _with_value(connection, "email", person.email)
+    by_address = _with_value(connection, "ip", person.address)
     linked = tuple(sorted({one for one in by_email.values() if one and one not in own}))
     if is_linked:
         own, linked = (*own, *linked), ()
     found = {(one.log, one.seq): one for one in _with_subjects(connection, own)}
-    only_email = [place for place in by_email if place not in found]
-    for place in _described(connection, only_email):
-        found[place.log, place.seq] = place
+    for field, by_value in (("email", by_email), ("ip", by_address)):
+        others = [place for place in by_value if place not in found]
+        for place in _described(connection, others, field):
+            found[place.log, place.seq] = place
     return Findings([found[key] for key in sorted(found)], own, linked)
 
 
@@ -148,21 +150,28 @@ def _about(place: Place) -> Place:
     return replace(place, fields=tuple(one for one in place.fields if one != "operator"))
 
 
-def _with_email(connection: sa.Connection, email: bytes) -> dict[tuple[int, int], bytes | None]:
+def _with_value(
+    connection: sa.Connection, field: str, value: bytes | None
+) -> dict[tuple[int, int], bytes | None]:
+    """Where a value stands in clear, and beside whose name. Looks at every value of its field."""
+    if value is None:
+        return {}
     personal = tables.personal
     query = sa.select(personal.c.log, personal.c.seq, personal.c.subject)
-    query = query.where(personal.c.field == "email", personal.c.value == email)
+    query = query.where(personal.c.field == field, personal.c.value == value)
     return {(log, seq): subject for log, seq, subject in connection.execute(query)}
 
 
-def _described(connection: sa.Connection, places: Sequence[tuple[int, int]]) -> Iterator[Place]:
+def _described(
+    connection: sa.Connection, places: Sequence[tuple[int, int]], field: str
+) -> Iterator[Place]:
     records = tables.records
     columns = (records.c.log, records.c.seq, records.c.cls, records.c.type)
     for log in sorted({log for log, _ in places}):
         seqs = [seq for its, seq in places if its == log]
         for some in slices(seqs):
             query = sa.select(*columns).where(records.c.log == log, records.c.seq.in_(some))
-            yield from (Place(*row, ("email",)) for row in connection.execute(query))
+            yield from (Place(*row, (field,)) for row in connection.execute(query))
 
 
 def _ends(connection: sa.Connection, log: int, first: int) -> Iterator[tuple[int, bytes]]:

@@ -92,14 +92,14 @@ def _hold(opened: Opened, person: Person | None, options: argparse.Namespace) ->
     made = partial(Hold, str(uuid.uuid4()), made_ms=now, until_ms=until_ms)
     if until_ms <= now:
         raise AuditError("bad_hold", "--until lies behind us")
+    if (options.begin is None) != (options.end is None):
+        raise AuditError("bad_hold", "--from goes with --to")
     if person is not None:
         return made("subject", subjects=person.pseudonyms(opened.keys.all("subject")))
     if options.rid is not None:
         if not UUID.pattern.fullmatch(options.rid):
             raise AuditError("bad_hold", "--rid isn't the number of a request")
         return made("request", rid=options.rid)
-    if options.end is None:
-        raise AuditError("bad_hold", "--from goes with --to")
     begin, end = _time(options.begin), _time(options.end)
     if begin >= end:
         raise AuditError("bad_hold", "--to isn't after --from")

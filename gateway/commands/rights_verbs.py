@@ -76,7 +76,7 @@ def _subject(parser: argparse._ActionsContainer, *, is_needed: bool = False) -> 
         "--subject-stdin",
         action="store_true",
         required=is_needed,
-        help="read who: sub:NAME, user:NAME, a bare name for both, or an e-mail",
+        help="read who: sub:NAME, user:NAME, a bare name for both, an e-mail, or addr:ADDRESS",
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import asyncpg
 import pytest
 import sqlalchemy as sa
 
@@ -95,6 +96,15 @@ async def types(folder: Path, database_url: str | None) -> list[str]:
         return [str(one["type"]) for one in await bodies(store)]
 
 
+async def assert_good(folder: Path, database_url: str | None, *, key: str | None = None) -> None:
+    """Both verifiers find nothing wrong."""
+    await assert_sound(folder, database_url, key=key)
+    held = ("--checkpoints", str(folder / "checkpoints.jsonl"), "--require-anchor")
+    keys = ("--key", key) if key is not None else ()
+    ran = await audit("verify", *held, *keys, folder=folder, database_url=database_url)
+    assert ran.code == 0, ran.out + ran.err
+
+
 async def test_find_tells_ids_of_a_person_and_of_who_asked_a_question(
     tmp_path: Path, database_url: str | None
 ) -> None:
@@ -111,7 +121,7 @@ async def test_find_tells_ids_of_a_person_and_of_who_asked_a_question(
         nobody = await here.operator.audit("find", "--subject-stdin", stdin="eve")
         assert nobody.out == "Nothing is there.\n"
     assert (await types(tmp_path, database_url)).count("audit.read") == 3
-    await assert_sound(tmp_path, database_url)
+    await assert_good(tmp_path, database_url)
 
 
 async def test_export_is_proven_record_by_record(tmp_path: Path, database_url: str | None) -> None:
@@ -140,7 +150,7 @@ async def test_export_is_proven_record_by_record(tmp_path: Path, database_url: s
     made["records"][0]["proof"]["body"] = record["proof"]["body"].replace("chat", "chaT")
     await asyncio.to_thread(out.write_text, json.dumps(made))
     assert (await _proof(out, signer))[0] == 2
-    await assert_sound(tmp_path, database_url)
+    await assert_good(tmp_path, database_url)
 
 
 async def test_erased_person_is_gone_from_log_store_and_memory(
@@ -174,7 +184,7 @@ async def test_erased_person_is_gone_from_log_store_and_memory(
     seen = await types(tmp_path, database_url)
     assert seen.count("audit.erase.refused") == 1
     assert seen.count("audit.erase.done") == 1
-    await assert_sound(tmp_path, database_url)
+    await assert_good(tmp_path, database_url)
 
 
 async def test_held_person_isnt_erased_until_the_hold_is_released(
@@ -196,26 +206,43 @@ async def test_held_person_isnt_erased_until_the_hold_is_released(
         assert (await here.operator.audit(*erase, stdin=name)).code == 0
         left = await here.operator.audit("find", "--subject-stdin", "--json", stdin=name)
         assert left.json == {"records": []}
-    await assert_sound(tmp_path, database_url)
+    await assert_good(tmp_path, database_url)
 
 
-async def test_gateway_that_starts_on_a_backup_brings_nothing_back(tmp_path: Path) -> None:
-    async with deployed(tmp_path) as here:
+async def test_gateway_that_starts_on_a_backup_brings_nothing_back(
+    tmp_path: Path, database_url: str | None
+) -> None:
+    async with deployed(tmp_path, database_url) as here:
         mine = await here.ask("ada")
-    backup = tmp_path.with_name(f"{tmp_path.name}-backup")
-    await asyncio.to_thread(shutil.copytree, tmp_path, backup)
-    async with deployed(tmp_path) as here:
+    backup = await _backed_up(tmp_path, database_url)
+    async with deployed(tmp_path, database_url) as here:
         done = await here.operator.audit("erase", "--subject-stdin", "--yes", stdin="user:ada")
         assert done.code == 0, done.err
-    for name in ("audit.sqlite3", "streams.sqlite3"):
-        await asyncio.to_thread(shutil.copy, backup / name, tmp_path / name)
-    async with deployed(tmp_path) as here:
+    if database_url is None:
+        for name in ("audit.sqlite3", "streams.sqlite3"):
+            await asyncio.to_thread(shutil.copy, Path(backup) / name, tmp_path / name)
+    else:
+        database_url = backup
+    async with deployed(tmp_path, database_url) as here:
         assert not await here.is_readable("ada", mine)
         left = await here.operator.audit("find", "--subject-stdin", "--json", stdin="user:ada")
         assert left.json == {"records": []}
-    async with stored(tmp_path) as store:
+    async with stored(tmp_path, database_url) as store:
         (restored,) = [one for one in await bodies(store) if one["type"] == "audit.restored"]
     assert restored["applied"] == 4  # three values and an answer
+
+
+async def _backed_up(folder: Path, database_url: str | None) -> str:
+    """A copy of all that is stored: a folder, or another database of the same server."""
+    if database_url is None:
+        backup = folder.with_name(f"{folder.name}-backup")
+        await asyncio.to_thread(shutil.copytree, folder, backup)
+        return str(backup)
+    server, _, name = database_url.rpartition("/")
+    connection = await asyncpg.connect(f"{server}/postgres")
+    await connection.execute(f'CREATE DATABASE "{name}_backup" TEMPLATE "{name}"')
+    await connection.close()
+    return f"{database_url}_backup"
 
 
 async def test_no_byte_of_an_erased_person_is_left(
@@ -241,7 +268,7 @@ async def test_no_byte_of_an_erased_person_is_left(
                 while found := await asyncio.to_thread(_found, tmp_path, gone):
                     assert not found & {*gone[31:]}
                     await asyncio.sleep(0.05)
-    await assert_sound(tmp_path, database_url)
+    await assert_good(tmp_path, database_url)
 
 
 async def test_killed_erasure_is_finished_by_the_next_command(
@@ -271,7 +298,7 @@ async def test_killed_erasure_is_finished_by_the_next_command(
     async with stored(tmp_path, database_url) as store:
         told = [one for one in await bodies(store) if one["type"] == "audit.erase.done"]
     assert sum(int(str(one["fields"])) for one in told) == 6000
-    await assert_sound(tmp_path, database_url)
+    await assert_good(tmp_path, database_url)
 
 
 async def test_gateway_that_cant_read_the_journal_doesnt_start(tmp_path: Path) -> None:
@@ -306,9 +333,9 @@ async def test_running_gateway_takes_over_new_keys(
     async with stored(tmp_path, database_url) as store:
         starts = [one for one in await bodies(store) if one["type"] == "query.start"]
     assert starts[-1]["kid"] == {"q": new["query"], "s": new["subject"]}
-    await assert_sound(tmp_path, database_url)
+    await assert_good(tmp_path, database_url)
     public = Signer("key", old.secret).verifier
-    await assert_sound(tmp_path, database_url, key=str(public))
+    await assert_good(tmp_path, database_url, key=str(public))
 
 
 async def _proof(path: Path, signer: Signer) -> tuple[int, str]:

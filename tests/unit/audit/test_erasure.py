@@ -237,3 +237,19 @@ async def test_who_only_said_the_email_is_told_apart(tmp_path: Path) -> None:
         )
         assert [len(place.fields) for place in everything.places] == [4, 4]
         assert everything.linked == ()
+
+
+async def test_address_goes_from_violations_and_nothing_else(
+    tmp_path: Path, database_url: str | None
+) -> None:
+    async with running_log(tmp_path, database_url) as audited:
+        nobody = Who("addr:192.0.2.8", "none", "192.0.2.8")
+        for who, reason in ((BOB, "requests"), (nobody, "streams"), (ADA, "requests")):
+            audited.recorder.violated("security.rate_limited", reason, who, {"status": 429})
+        await ask(audited, BOB)
+        findings = await found(audited, tmp_path, Person.parse("addr:192.0.2.8"))
+        assert [place.fields for place in findings.places] == [("ip",), ("ip",)]
+        made = eraser(audited, tmp_path)
+        done = await made.erase(await made.plan(findings, []), {})
+        assert done.fields == 2
+    await assert_sound(tmp_path, database_url)

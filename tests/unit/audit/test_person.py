@@ -34,7 +34,11 @@ def test_name_with_a_prefix_is_one_owner_and_a_bare_one_two(
     assert Person.parse(text) == Person(owners, email)
 
 
-@pytest.mark.parametrize("text", ["", "  ", "sub:", "a\nb", "x" * 300])
+def test_address_is_who_came_from_there() -> None:
+    assert Person.parse("addr:2001:DB8::7") == Person(("addr:2001:db8::7",), address=b"2001:db8::7")
+
+
+@pytest.mark.parametrize("text", ["", "  ", "sub:", "a\nb", "x" * 300, "addr:ada"])
 def test_what_names_nobody_is_refused(text: str) -> None:
     with pytest.raises(AuditError) as caught:
         Person.parse(text)
