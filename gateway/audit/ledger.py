@@ -162,16 +162,17 @@ def _seal(head: Head, entries: Iterable[Entry]) -> tuple[Sealed, _Rows]:
     for entry in entries:
         seq, last_ts = frontier.size, max(entry.ts, last_ts)
         seq_of[entry] = seq
-        record = seal(_with_start(entry, seq_of), head.origin, seq, last_ts)
+        start = _start_of(entry, head.origin, seq_of)
+        record = seal(_with_start(entry, start), head.origin, seq, last_ts)
         made.append(record)
         tiles = frontier.append(record.leaf)
         rows.tiles += [(head.id, *one) for one in tiles]
-        _add(rows, head.id, record, entry, seq_of)
+        _add(rows, head.id, record, entry, start)
     before = head.frontier.save()
     return Sealed(Head(head.id, head.origin, last_ts, frontier), made, before), rows
 
 
-def _add(rows: _Rows, log: int, record: Record, entry: Entry, seq_of: dict[Entry, int]) -> None:
+def _add(rows: _Rows, log: int, record: Record, entry: Entry, start: int | None) -> None:
     rows.records.append((log, record.seq, record.ts, record.cls.value, record.type, record.body))
     subject = record.subject
     rows.personal += [
@@ -179,20 +180,20 @@ def _add(rows: _Rows, log: int, record: Record, entry: Entry, seq_of: dict[Entry
     ]
     if record.type == "query.start":
         rows.begun[record.seq] = (log, record.seq, entry.draft.fields["rid"], record.ts)
-    elif (start := _start_of(entry, seq_of)) is not None and rows.begun.pop(start, None) is None:
+    elif start is not None and rows.begun.pop(start, None) is None:
         rows.ended.append(start)
 
 
-def _with_start(entry: Entry, seq_of: dict[Entry, int]) -> Draft:
-    start = _start_of(entry, seq_of)
+def _with_start(entry: Entry, start: int | None) -> Draft:
     if start is None:
         return entry.draft
     return replace(entry.draft, fields={**entry.draft.fields, "start": start})
 
 
-def _start_of(entry: Entry, seq_of: dict[Entry, int]) -> int | None:
+def _start_of(entry: Entry, origin: str, seq_of: dict[Entry, int]) -> int | None:
+    """The number of an end's beginning, if that is in this log."""
     if not isinstance(entry.start, Entry):
         return entry.start
-    if entry.start.receipt is not None:
-        return entry.start.receipt.seq
+    if (receipt := entry.start.receipt) is not None:
+        return receipt.seq if receipt.log == origin else None
     return seq_of.get(entry.start)

@@ -146,12 +146,7 @@ class AuditLog:
 
     async def run(self) -> None:
         """Goes on until cancelled."""
-        while self._writer is None:
-            await asyncio.sleep(_REOPEN_S)
-            try:
-                await self._open()
-            except (AuditStoreError, AuditError, SettingsError) as error:
-                logger.warning("audit.unavailable", extra={"problem": type(error).__name__})
+        await self._reopen()
         while True:
             await asyncio.sleep(self.manner.checkpoint_s)
             await self._tick()
@@ -285,7 +280,7 @@ class AuditLog:
         self._catalogue = catalogue
         self.silence_ms = opened.silence_ms
         self._writer = Writer(self.store.database, opened.head, self)
-        self._tasks.spawn(self._writer.run(), name="audit writer")
+        self._tasks.spawn(self._write(self._writer), name="audit writer")
         self._tell_keys()
         early, self._early = self._early, []
         for entry in early:
@@ -295,6 +290,23 @@ class AuditLog:
         logger.log(level, "audit.opened", extra=_found(opened))
         await self.sign_ended()
         await self.sign()
+
+    async def _write(self, writer: Writer) -> None:
+        """Until somebody else has written to this log: then on in another one."""
+        await writer.run()
+        self._writer = self._catalogue = None
+        self._signed_size = -1
+        self._early[:0] = [one for one in writer.waiting() if not one.has_no_use]
+        self._tasks.spawn(self._reopen(), name="audit log anew")
+
+    async def _reopen(self) -> None:
+        """Until there is a log to write to."""
+        while self._writer is None:
+            await asyncio.sleep(_REOPEN_S)
+            try:
+                await self._open()
+            except (AuditStoreError, AuditError, SettingsError) as error:
+                logger.warning("audit.unavailable", extra={"problem": type(error).__name__})
 
     async def _tick(self) -> None:
         if self._is_full:

@@ -1,4 +1,5 @@
-"""A gateway that is killed: what clients had heard of is readable afterwards, ended honestly.
+"""A gateway that is killed: what clients had heard of is readable afterwards, ended honestly, and on
+record in an audit log that verifies; a receipt that somebody holds is kept.
 
 Several gateways live and die side by side, each with a port and a store of its own. They are forked
 from a process that has imported everything, since a hundred starts of Python would be most of it.
@@ -21,12 +22,14 @@ import aiohttp
 import asyncpg
 import pytest
 
+from gateway.audit.canonical import decode, to_text
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
+from tests.auditing import assert_sound, stored
 from tests.gateway import gateway_environment, wait_until_ready
 from tests.servers import free_port, new_database
 
-KILLS = 100
+KILLS = 200
 LANES = 5
 STREAMS = 4
 #: One in so many is killed while it starts, perhaps while it puts right what the last one left.
@@ -57,6 +60,7 @@ class Lane:
     heard: dict[str, bytes] = field(default_factory=dict)
     told: int = 0
     cut: int = 0
+    receipts: dict[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -67,7 +71,13 @@ class Lane:
         """A running process, killed at the end of the context."""
         environment = gateway_environment(
             self.upstream, self.port, self.data_dir, self.database_url
-        )
+        ) | {
+            "AUDIT_MODE": "relay",
+            "AUDIT_BALLAST_BYTES": "0",
+            "AUDIT_LINES": "off",
+            "AUDIT_COMMIT_SECONDS": "10",
+            "AUDIT_CHECKPOINT_FILE": str(self.data_dir / "checkpoints.jsonl"),
+        }
         process = processes.Process(target=serve, args=(environment,), daemon=True)
         await asyncio.to_thread(process.start)
         try:
@@ -84,7 +94,8 @@ class Lane:
                 if number % EARLY:
                     await self.look_back()
                     asking = [asyncio.create_task(self.ask()) for _ in range(STREAMS)]
-                    await self.pause(0.3)
+                    await self.wait_until_heard()
+                    await self.pause(0.2)
                 else:
                     await self.pause(0.15)
             await asyncio.gather(*asking)
@@ -98,10 +109,17 @@ class Lane:
             async with self.client.get(f"{self.url}/api/v2/chat-stream?query=coffee") as response:
                 sid = response.headers["X-Stream-Id"]
                 self.heard[sid] = b""
+                self.receipts[sid] = response.headers["X-Audit-Receipt"]
                 async for chunk in response.content.iter_any():
                     self.heard[sid] += chunk
         except aiohttp.ClientError:
             pass
+
+    async def wait_until_heard(self) -> None:
+        """Until a client has heard of something."""
+        async with asyncio.timeout(20):
+            while not self.heard:
+                await asyncio.sleep(0.01)
 
     async def pause(self, most_s: float) -> None:
         left_s = self.chance.uniform(0, most_s)
@@ -148,6 +166,7 @@ async def check_postgres(url: str) -> None:
     await connection.close()
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 async def test_every_stream_that_a_client_heard_of_survives_a_kill(
     tmp_path: Path, database: str, request: pytest.FixtureRequest
@@ -166,9 +185,25 @@ async def test_every_stream_that_a_client_heard_of_survives_a_kill(
         async with asyncio.TaskGroup() as group:
             for lane in lanes:
                 group.create_task(lane.run(KILLS // LANES))
+    for lane in lanes:
+        await check_audit(lane)
     # Some are killed before their client has heard of them.
-    assert sum(lane.told for lane in lanes) > KILLS * STREAMS // 3
-    assert sum(lane.cut for lane in lanes) > KILLS
+    assert sum(lane.told for lane in lanes) > KILLS
+    assert sum(lane.cut for lane in lanes) > KILLS // 2
+
+
+async def check_audit(lane: Lane) -> None:
+    """Every receipt is of a record that is there, as it was; and nothing is amiss."""
+    async with stored(lane.data_dir, lane.database_url) as store:
+        starts = {}
+        for log in await store.logs():
+            for one in await store.records(log.id, 0, log.size):
+                body = decode(one.body or b"{}")
+                if body.get("type") == "query.start":
+                    starts[body.get("stream")] = f"{log.origin}/{one.seq}/{to_text(one.leaf)}"
+    assert lane.receipts
+    assert lane.receipts.items() <= starts.items()
+    await assert_sound(lane.data_dir, lane.database_url)
 
 
 async def check(client: aiohttp.ClientSession, url: str, heard: dict[str, bytes]) -> int:

@@ -166,15 +166,25 @@ async def test_what_a_full_queue_loses_is_told(tmp_path: Path) -> None:
     await assert_sound(tmp_path)
 
 
-async def test_log_that_was_abandoned_takes_no_more(tmp_path: Path) -> None:
-    async with running_log(tmp_path, is_closed=False) as audited:
-        abandon = sa.text("UPDATE audit_log SET state = 'abandoned' WHERE kind = 'gateway'")
+@pytest.mark.parametrize("state", ["abandoned", "closed"])
+async def test_log_that_somebody_gave_up_takes_no_more_and_another_one_does(
+    tmp_path: Path, database_url: str | None, state: str
+) -> None:
+    async with running_log(tmp_path, database_url) as audited:
+        begun = audited.recorder.begin(Asked(ADA, "chat", "before"))
+        await begun.durable()
+        give_up = sa.text("UPDATE audit_log SET state = :state WHERE kind = 'gateway'")
 
         def work(connection: sa.Connection) -> None:
-            connection.execute(abandon).close()
+            connection.execute(give_up, {"state": state}).close()
 
+        first = audited.log.origin
         await audited.store.run(work, writes=True)
         ticket = audited.recorder.begin(Asked(ADA, "chat", "how?"))
-        with pytest.raises(Unavailable):
-            await ticket.durable()
-        assert audited.log.is_away
+        await ticket.durable()
+        assert ticket.receipt is not None
+        assert ticket.receipt.log == audited.log.origin != first
+        ticket.end("completed")
+        begun.end("completed")
+    found = await assert_sound(tmp_path, database_url)
+    assert len([log for log in found if log.kind == "gateway"]) == 2
