@@ -31,7 +31,7 @@ from gateway.stream.live import Answer, LiveStream, Recording
 from gateway.stream.model import error_ending, new_stream_id
 from gateway.web.controls import State
 from gateway.web.routes import is_admin, is_generation, is_proxied_as_is, takes_link
-from gateway.web.services import IDENTITY, SERVICES
+from gateway.web.services import IDENTITY, SERVICES, Services
 
 UNAVAILABLE = "audit_unavailable"
 _REASONS = {
@@ -278,6 +278,16 @@ def note_refusal(request: web.Request, error: GatewayError) -> None:
             note_violation(request, "security.smuggling", reason, error.status)
 
 
+def note_malformed(services: Services, request: web.BaseRequest, error: GatewayError) -> None:
+    """What isn't HTTP is refused by the parser, before there is a route or a header to believe."""
+    if services.recorder is None:
+        return
+    address = client_address(_peer(request), [], ())
+    fields: dict[str, Json] = {"status": error.status, "route": "other"}
+    someone = Who(f"addr:{address}", "none", address)
+    services.recorder.violated("security.smuggling", "bad_framing", someone, fields)
+
+
 def note_violation(request: web.Request, type_: str, reason: str, status: int) -> None:
     if (recorder := request.app[SERVICES].recorder) is not None:
         fields: Mapping[str, Json] = {"status": status, "route": route(request)}
@@ -318,7 +328,11 @@ def _begin(request: web.Request, stream_id: str | None) -> Ticket | None:
 
 
 def _address(request: web.Request) -> str:
-    name = request.transport.get_extra_info("peername") if request.transport else None
-    peer = name[0] if isinstance(name, tuple) else None
     trusted = request.app[SERVICES].settings.trusted_proxies
-    return client_address(peer, request.headers.getall("X-Forwarded-For", []), trusted)
+    forwarded = request.headers.getall("X-Forwarded-For", [])
+    return client_address(_peer(request), forwarded, trusted)
+
+
+def _peer(request: web.BaseRequest) -> str | None:
+    name = request.transport.get_extra_info("peername") if request.transport else None
+    return name[0] if isinstance(name, tuple) else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 
 import aiohttp.http_parser
@@ -14,7 +16,9 @@ from aiohttp.web_protocol import _ErrInfo
 from gateway.errors import BadRequest, GatewayError, SettingsError
 from gateway.settings import Settings
 from gateway.telemetry.trace import accept
+from gateway.web.audited import note_malformed
 from gateway.web.response import error_response
+from gateway.web.services import SERVICES
 
 logger = logging.getLogger("sluice.request")
 
@@ -86,6 +90,8 @@ class _RequestHandler(web.RequestHandler):
             logger.error("request.failed", exc_info=exc, extra={"trace_id": trace_id})
         fields = {"trace_id": trace_id, "status": error.status, "code": error.code}
         logger.info("request.refused", extra=fields)
+        if isinstance(error, BadRequest) and isinstance(self._manager, _Server):
+            self._manager.note_malformed(request, error)
         response = error_response(error, path="", trace_id=trace_id)
         response.headers["X-Trace-ID"] = trace_id
         response.force_close()
@@ -93,6 +99,8 @@ class _RequestHandler(web.RequestHandler):
 
 
 class _Server(web.Server):
+    note_malformed: Callable[[web.BaseRequest, BadRequest], None]
+
     def __call__(self) -> web.RequestHandler:
         return _RequestHandler(self, loop=self._loop, **self._kwargs)
 
@@ -118,6 +126,7 @@ class Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         server.__class__ = _Server  # aiohttp has no hook for the answer to a parser's error
+        vars(server)["note_malformed"] = partial(note_malformed, self.app[SERVICES])
         return server
 
 

@@ -15,6 +15,7 @@ from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
 from tests.auditing import assert_sound, bodies, stored
 from tests.gateway import Gateway, running_gateway
+from tests.raw import ask_raw
 
 CHAT = "/api/v2/chat-stream"
 COMPLETIONS = "/v1/chat/completions"
@@ -105,6 +106,25 @@ async def test_stop_resume_limits_and_refusals_are_recorded(tmp_path: Path) -> N
     assert "stream.stopped" in found
     assert "stream.resumed" in found
     assert "security.rate_limited" in found
+    await assert_sound(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /api/v2/chat-stream HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"\x16\x03\x01 what is this\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+async def test_request_that_is_no_http_is_recorded(tmp_path: Path, malformed: bytes) -> None:
+    async with serving(QUICK) as url, audited(url, tmp_path) as gateway:
+        assert (await ask_raw(gateway.port, [malformed])).status == 400
+    (found,) = await of_type(tmp_path, None, "security.smuggling")
+    assert (found["reason"], found["status"]) == ("bad_framing", 400)
+    assert isinstance(found["commit"], dict)
+    assert "ip" in found["commit"]
     await assert_sound(tmp_path)
 
 

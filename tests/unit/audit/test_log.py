@@ -13,7 +13,6 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from gateway.audit.recorder import Asked, Who
-from gateway.errors import Unavailable
 from tests.auditing import Audited, assert_sound, bodies, running_log, stored
 from tests.servers import new_database
 
