@@ -154,36 +154,40 @@ async def test_no_byte_comes_while_the_commit_waits(
         assert await outside.count(STARTS) == 20
 
 
-async def test_dispatch_asks_the_backend_only_after_the_record(tmp_path: Path) -> None:
+async def test_dispatch_asks_the_backend_only_after_the_record(
+    tmp_path: Path, database_url: str | None
+) -> None:
     counted: list[int] = []
 
     async def script(exchange: Exchange) -> None:
         counted.append(await outside.count(STARTS))
         await exchange.send(sse_head(), chunked(b"data: [DONE]\n\n"), LAST_CHUNK)
 
-    outside = Outside(tmp_path, None)
     async with (
+        Outside(tmp_path, database_url) as outside,
         ScriptedBackend(script) as backend,
-        audited(backend.url, tmp_path, audit_mode="dispatch") as gateway,
+        audited(backend.url, tmp_path, database_url, audit_mode="dispatch") as gateway,
         aiohttp.ClientSession(gateway.url) as client,
     ):
         assert (await say(client))[0] == 200
-        async with locked(tmp_path):
+        async with locked(tmp_path, database_url):
             status, text, _ = await say(client)
         assert (status, "audit_unavailable" in text) == (503, True)
     assert counted == [1]
 
 
-async def test_end_holds_the_last_event_until_the_end_is_recorded(tmp_path: Path) -> None:
+async def test_end_holds_the_last_event_until_the_end_is_recorded(
+    tmp_path: Path, database_url: str | None
+) -> None:
     async with (
         serving(Behaviour(first=0, pace=20, tokens=10)) as url,
-        audited(url, tmp_path, audit_mode="end", audit_commit_seconds=5) as gateway,
-        Outside(tmp_path, None) as outside,
+        audited(url, tmp_path, database_url, audit_mode="end", audit_commit_seconds=5) as gateway,
+        Outside(tmp_path, database_url) as outside,
         aiohttp.ClientSession(gateway.url) as client,
         client.post(CHAT, json={"query": "how?"}) as answer,
     ):
         await answer.content.readline()
-        async with locked(tmp_path):
+        async with locked(tmp_path, database_url):
             await asyncio.sleep(0.05)
             reading = asyncio.create_task(answer.content.read())
             done, _ = await asyncio.wait({reading}, timeout=0.6)
