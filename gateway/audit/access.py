@@ -19,14 +19,15 @@ from gateway.audit.crossing import signers
 from gateway.audit.event import CLEAR
 from gateway.audit.keyfile import Key
 from gateway.audit.ledger import stored_head
-from gateway.audit.merkle import NodeReader
+from gateway.audit.merkle import NodeReader, leaf_hash
 from gateway.audit.policy import Cls, Policy
 from gateway.audit.proofs import inclusion_proof
 from gateway.audit.record import Personal
-from gateway.audit.store import keep_checkpoint, node_reader, read_records
+from gateway.audit.store import Stored, keep_checkpoint, node_reader
 from gateway.audit.subject import Place
 
 FORMAT = "sluice-audit-person/1"
+_SLICE = 500
 #: Why each class is kept, for who asks what is kept of them.
 PURPOSES: Mapping[Cls, str] = {
     Cls.QUERY: "To show that a question was answered, when and how, without what was asked.",
@@ -93,31 +94,43 @@ def read_found(
     """The records at these places, with their proofs. Who wrote them is somebody else's data."""
     if with_operator:
         places = [replace(one, fields=(*one.fields, "operator")) for one in places]
-    nodes = {log: cache(node_reader(connection, log)) for log in notes}
-    found = []
-    for place in places:
-        found += _read(connection, place, notes[place.log], nodes[place.log], policy)
+    found: list[Found] = []
+    for log, note in notes.items():
+        node = cache(node_reader(connection, log))
+        mine = [place for place in places if place.log == log]
+        for at in range(0, len(mine), _SLICE):
+            stored = _stored(connection, log, [place.seq for place in mine[at : at + _SLICE]])
+            found += [
+                _found(place, stored[place.seq], note, node, policy)
+                for place in mine[at : at + _SLICE]
+                if place.seq in stored  # it may have been swept meanwhile
+            ]
     return found
 
 
-def _read(
-    connection: sa.Connection,
-    place: Place,
-    note: str,
-    node: NodeReader,
-    policy: Policy,
-) -> list[Found]:
-    (stored,) = read_records(connection, place.log, place.seq, place.seq + 1) or (None,)
-    if stored is None or stored.body is None:
-        return []  # swept meanwhile
-    body = decode(stored.body)
+def _found(place: Place, stored: Stored, note: str, node: NodeReader, policy: Policy) -> Found:
     origin, size, _ = note.split("\n", 2)
     personal = [one for one in stored.personal if one.field in place.fields]
     proof = inclusion_proof(place.seq, int(size), node)
-    bundle = Bundle(origin, place.seq, stored.body, personal, proof, note)
-    ts = _whole(body["ts"])
+    body = stored.body or b""
+    ts = _whole(decode(body)["ts"])
     until_ms = ts + policy.retention_of(Cls(place.cls)) * 1000
-    return [Found(bundle, place.cls, place.type, ts, until_ms)]
+    bundle = Bundle(origin, place.seq, body, personal, proof, note)
+    return Found(bundle, place.cls, place.type, ts, until_ms)
+
+
+def _stored(connection: sa.Connection, log: int, seqs: Sequence[int]) -> dict[int, Stored]:
+    """Those of these records that have a body, with their values."""
+    records, personal = tables.records, tables.personal
+    these = (records.c.log == log) & records.c.seq.in_(seqs)
+    found: dict[int, Stored] = {}
+    values: dict[int, list[Personal]] = {seq: [] for seq in seqs}
+    theirs = (personal.c.log == log) & personal.c.seq.in_(seqs)
+    for row in connection.execute(sa.select(personal).where(theirs)):
+        values[row.seq].append(Personal(row.field, row.value, row.salt))
+    for seq, body in connection.execute(sa.select(records.c.seq, records.c.body).where(these)):
+        found[seq] = Stored(seq, leaf_hash(body), body, values[seq])
+    return found
 
 
 def _whole(value: Json) -> int:
