@@ -122,10 +122,10 @@ class AuditStore:
                 is_alone = await stack.enter_async_context(self.database.alone(purpose))
             yield is_alone
 
-    async def tidy(self) -> None:
-        """Gives freed pages back, a few at a time."""
+    async def tidy(self, pages: int) -> None:
+        """Gives up to so many freed pages back: 250 take some 5 ms."""
         async with translated():
-            await self.database.tidy()
+            await self.database.tidy(pages)
 
     async def scrub(self, *, is_patient: bool = False) -> bool:
         """Leaves nothing of what was erased in the files; whether it could. While a large file is

@@ -63,8 +63,8 @@ class Database(Protocol):
         """Whether nobody else is at this purpose, in any process; others are kept out meanwhile."""
         ...
 
-    async def tidy(self) -> None:
-        """Gives a few freed pages back."""
+    async def tidy(self, pages: int = 1000) -> None:
+        """Gives up to so many freed pages back."""
         ...
 
     async def scrub(self, *, rewrites_up_to: float = math.inf) -> bool:

@@ -79,7 +79,7 @@ class Postgres:
                 steps = await asyncio.to_thread(self._migrations.load)
                 await connection.run_sync(steps.apply)
 
-    async def tidy(self) -> None:
+    async def tidy(self, pages: int = 1000) -> None:
         """Its own autovacuum does that."""
 
     async def scrub(self, *, rewrites_up_to: float = math.inf) -> bool:

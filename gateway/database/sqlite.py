@@ -29,7 +29,6 @@ from gateway.database.worker import Worker
 from gateway.errors import SettingsError
 
 _BUSY_S = 5
-_VACUUM_PAGES = 1000
 _SCRUBS = 3
 _WAL_LIMIT_BYTES = 64 * 1024 * 1024
 _QUICK = ("synchronous=NORMAL", "foreign_keys=ON")
@@ -82,9 +81,9 @@ class Sqlite:
     async def prepare(self) -> None:
         await self._writer.worker.run(self._prepare)
 
-    async def tidy(self) -> None:
+    async def tidy(self, pages: int = 1000) -> None:
         # Frees one page a step, and only a script is stepped to its end; it commits first.
-        script = f"PRAGMA incremental_vacuum({_VACUUM_PAGES})"
+        script = f"PRAGMA incremental_vacuum({pages})"
         await self._writer.run(lambda connection: _driver(connection).executescript(script).close())
 
     async def scrub(self, *, rewrites_up_to: float = math.inf) -> bool:

@@ -241,3 +241,16 @@ async def refuse_deletes(store: AuditStore, *, is_refused: bool) -> None:
         statements = [drop[0].replace("%s", ends[1])]
     for statement in statements:
         await store.run(lambda c, text=statement: c.execute(sa.text(text)), writes=True)
+
+
+async def test_pages_that_were_freed_are_given_back(tmp_path: Path) -> None:
+    def free(connection: sa.Connection) -> object:
+        return connection.exec_driver_sql("PRAGMA freelist_count").scalar()
+
+    async with running_log(tmp_path, policy=SHORT) as audited:
+        for _ in range(3):
+            await asyncio.gather(*(ask(audited) for _ in range(500)))
+        await audited.log.sign()
+        await outlive()
+        assert taken(await sweep(audited)) == {"query": 3000}
+        assert await audited.store.run(free) == 0
