@@ -7,21 +7,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ssl
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from gateway.errors import SettingsError
 from gateway.settings import Settings
 
-if TYPE_CHECKING:
-    import aiohttp
-
 _CONTROLS = "/api/admin/controls"
 _CLEANUP = "/api/admin/cleanup"
-_TIMEOUT_S = 30
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 _WORDS = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 _Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
 _Request = tuple[str, str, Mapping[str, object] | None]
@@ -85,22 +79,18 @@ async def _send(settings: Settings, url: str | None, request: _Request) -> int:
     """
     import aiohttp
 
+    from gateway.commands.local import LocalGateway
+
     if settings.admin_token is None:
         raise SettingsError("ADMIN_TOKEN: the gateway takes commands from who holds it only")
-    method, path, body = request
-    headers = {"Authorization": f"Bearer {settings.admin_token.get_secret_value()}"}
-    base, connector = _way(settings, url)
-    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
-    try:
-        async with (
-            aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as client,
-            client.request(method, base + path, json=body, allow_redirects=False) as answer,
-        ):
-            told = await answer.json()
-            return _tell(answer.status, told)
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        print(f"error: no gateway answers at {base} ({type(error).__name__})", file=sys.stderr)
-        return 1
+    async with LocalGateway(settings, url) as local:
+        try:
+            async with local.request(*request) as answer:
+                return _tell(answer.status, await answer.json())
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            problem = type(error).__name__
+            print(f"error: no gateway answers at {local.base} ({problem})", file=sys.stderr)
+            return 1
 
 
 def _tell(status: int, told: Mapping[str, object]) -> int:
@@ -118,26 +108,3 @@ def _as_text(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _way(settings: Settings, url: str | None) -> tuple[str, aiohttp.BaseConnector]:
-    import aiohttp
-
-    if url is not None:
-        return url.rstrip("/"), aiohttp.TCPConnector()
-    if settings.unix_socket is not None:
-        return "http://localhost", aiohttp.UnixConnector(str(settings.unix_socket))
-    host = _EVERYWHERE.get(settings.host, settings.host)
-    place = f"[{host}]" if ":" in host else host
-    if settings.tls_cert is None:
-        return f"http://{place}:{settings.port}", aiohttp.TCPConnector()
-    return f"https://{place}:{settings.port}", aiohttp.TCPConnector(ssl=_own_tls(settings))
-
-
-def _own_tls(settings: Settings) -> ssl.SSLContext:
-    """Trusts the gateway's own certificate, whatever name it has, and no other."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.load_verify_locations(settings.tls_cert)
-    return context

@@ -9,13 +9,13 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    ProcessCollector,
     generate_latest,
 )
 from prometheus_client.exposition import choose_encoder
 
 import gateway
 from gateway.telemetry.delivery import Deliveries
+from gateway.telemetry.process import ProcessState
 
 _STORE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
@@ -26,7 +26,7 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
+        registry.register(ProcessState())
         build = Gauge("sluice_build_info", "1, of a version.", ["version"], registry=registry)
         build.labels(gateway.__version__).set(1)
         self.deliveries = Deliveries(registry)

@@ -27,14 +27,14 @@ _MAX_STREAMS = 1000
 async def diagnostics(request: web.Request) -> web.StreamResponse:
     if request.method != hdrs.METH_GET:
         raise web.HTTPMethodNotAllowed(request.method, (hdrs.METH_GET,))
-    return json_response(_diagnosis(request.app[SERVICES]))
+    made_of = await asyncio.to_thread(versions)  # which reads files
+    return json_response({"versions": made_of, **_diagnosis(request.app[SERVICES])})
 
 
 def _diagnosis(services: Services) -> dict[str, object]:
     running, now = services.hub.running(), time.monotonic()
     faults = services.faults.latest(len(services.faults))
     return {
-        "versions": versions(),
         "settings": settings_to_share(services.settings),
         "controls": services.controls.state,
         "health": report(services),

@@ -18,7 +18,7 @@ from blockbuster import BlockingError, blockbuster_ctx
 from gateway.keys import KeyRing, pepper_path
 from tests.backend import CHAT_STREAM, Exchange, ScriptedBackend, json_response, streaming
 from tests.client import connected, events, said
-from tests.gateway import Gateway, running_gateway
+from tests.gateway import ADMIN_TOKEN, AS_ADMIN, Gateway, running_gateway
 from tests.recordings import SAID
 
 CHAT = "/api/v2/chat-stream"
@@ -84,6 +84,30 @@ async def test_nothing_blocks_the_event_loop(
         await until_status(client, newer, 200)
         await keys.revoke(newer)
         await until_status(client, newer, 401)
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+async def test_operators_routes_do_not_block_it_either(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)
+    async with (
+        ScriptedBackend(answering) as backend,
+        running_gateway(backend.url, data_dir=tmp_path, admin_token=ADMIN_TOKEN) as gateway,
+        aiohttp.ClientSession(gateway.url) as client,
+    ):
+        with blockbuster_ctx(scanned_modules=["gateway"]):
+            async with client.post(CHAT, json={"query": "Say it."}) as answer:
+                await answer.read()
+            for path in ("diagnostics", "analytics", "overview", "controls"):
+                async with client.get(f"/api/admin/{path}", headers=AS_ADMIN) as answer:
+                    assert answer.status == 200, path
+                    assert await answer.read()
+            # The ticker looks at the gateway's condition too.
+            gateway.services.vitals.alarm._next = 0
+            async with asyncio.timeout(5):
+                while not gateway.services.vitals.alarm._next:
+                    await asyncio.sleep(0.01)
     assert [record.getMessage() for record in caplog.records] == []
 
 
