@@ -71,6 +71,7 @@ class Forgetting:
         self._hub = hub
         self._conversations = conversations
         self._is_checked = False
+        self._seen: tuple[int, int] | None = None
 
     async def check(self) -> None:
         """At the start, before anybody is served; a store that is away is checked when it is back.
@@ -80,6 +81,7 @@ class Forgetting:
         """
         if self._log is not None and self._log.origin is None:
             return
+        self._seen = await asyncio.to_thread(self._journal.stamp)
         try:
             again = await erase_returned(self._journal, self._log, self._store)
         except (AuditStoreError, StoreError, TimeoutError) as error:
@@ -94,12 +96,11 @@ class Forgetting:
         while not self._is_checked:
             await asyncio.sleep(_RETRY_S)
             await self._check_late()
-        seen = await asyncio.to_thread(self._journal.stamp)
         while True:
             await asyncio.sleep(_LOOK_S)
             stamp = await asyncio.to_thread(self._journal.stamp)
-            if stamp != seen and await self._forget():
-                seen = stamp
+            if stamp != self._seen and await self._forget():
+                self._seen = stamp
 
     async def _check_late(self) -> None:
         """It serves already, so what would have refused the start is only told."""
