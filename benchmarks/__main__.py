@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import erasures, sweeps
+from benchmarks import erasures, sweeps, verifications
 from benchmarks.report import conditions, part_figures, part_table, session_table
 from benchmarks.sessions import all_sessions
 from benchmarks.timing import Amount
@@ -42,6 +42,10 @@ def main() -> int:
         figures = asyncio.run(erasures.measure(erasures.Amount()))
         results["erasures"] = [asdict(one) for one in figures]
         print(erasures.table(figures))
+    if options.what in ("all", "verifications"):
+        verified = asyncio.run(verifications.measure(options.rows))
+        results["verifications"] = [asdict(one) for one in verified]
+        print(verifications.table(verified))
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=2))
     return 0
@@ -53,9 +57,10 @@ def _options() -> argparse.Namespace:
         "what",
         nargs="?",
         default="all",
-        choices=("all", "sessions", "parts", "sweeps", "erasures"),
+        choices=("all", "sessions", "parts", "sweeps", "erasures", "verifications"),
         help="sessions: created, looked up, stopped; parts: the micro-benchmarks; sweeps: of "
-        "the audit log, beside its commits; erasures: of a person with 100,000 values in it",
+        "the audit log, beside its commits; erasures: of a person with 100,000 values in it; "
+        "verifications: of the whole log",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes every figure there too")
     parser.add_argument("--match", default="", help="of the parts only these, as pytest's -k")
@@ -67,7 +72,11 @@ def _options() -> argparse.Namespace:
         help="how many one by one (%(default)s)",
     )
     parser.add_argument(
-        "--rows", type=int, default=40_000, metavar="N", help="records to sweep (%(default)s)"
+        "--rows",
+        type=int,
+        default=40_000,
+        metavar="N",
+        help="records to sweep, to verify (%(default)s)",
     )
     return parser.parse_args()
 

@@ -114,7 +114,8 @@ def _check_ascii(value: dict[str, object] | list[object], depth: int) -> None:
     kinds = {*map(type, items)} - _PLAIN
     if int in kinds:
         kinds.remove(int)
-        if any(type(one) is int and not -MAX_INTEGER <= one <= MAX_INTEGER for one in items):
+        whole = [one for one in items if type(one) is int]
+        if max(whole) > MAX_INTEGER or min(whole) < -MAX_INTEGER:
             raise AuditError("not_canonical", "an integer is out of range")
     if not kinds:
         return

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from benchmarks import erasures, sweeps
+from benchmarks import erasures, sweeps, verifications
 from benchmarks.report import session_table
 from benchmarks.sessions import all_sessions
 from benchmarks.timing import Amount
@@ -39,6 +39,13 @@ async def test_erasures_are_measured_and_leave_nothing() -> None:
         ("PostgreSQL", 30, 0),
     ]
     assert erasures.table(figures).count("| 30 |") == 2
+
+
+async def test_verifications_are_measured_and_find_nothing() -> None:
+    figures = await verifications.measure(40)
+    assert [(one.store, one.findings) for one in figures] == [("SQLite", 0), ("PostgreSQL", 0)]
+    assert all(one.records >= 40 for one in figures)
+    assert "| PostgreSQL | " in verifications.table(figures)
 
 
 async def test_parts_are_measured() -> None:

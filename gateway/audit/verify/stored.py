@@ -132,9 +132,14 @@ class StoredLog:
 
     def _personal(self, start: int, end: int) -> dict[int, dict[str, tuple[bytes, bytes]]]:
         found: dict[int, dict[str, tuple[bytes, bytes]]] = {}
-        rows = self._connection.execute(self._select(tables.personal, start, end))
-        for _, seq, field, _, salt, value in rows:
-            found.setdefault(seq, {})[field] = (bytes(salt), bytes(value))
+        table = tables.personal
+        columns = (table.c.seq, table.c.field, table.c.salt, table.c.value)
+        these = (table.c.log == self._id) & table.c.seq.between(start, end - 1)
+        for seq, field, salt, value in self._connection.execute(sa.select(*columns).where(these)):
+            if seq in found:
+                found[seq][field] = (bytes(salt), bytes(value))
+            else:
+                found[seq] = {field: (bytes(salt), bytes(value))}
         return found
 
     def _select(self, table: sa.Table, start: int, end: int) -> sa.Select[Any]:
