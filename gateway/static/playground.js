@@ -95,7 +95,6 @@ function headers() {
 }
 
 function opened() {
-  $('stream-id').textContent = stream.streamId;
   if ($('trace-id').textContent === '–') showTrace(stream.traceId);
   if (stream.metrics.reconnects) note('The connection is back. Nothing was lost, nothing came twice.');
 }
@@ -112,6 +111,7 @@ function receive(event) {
 
 function onStart(data) {
   showTrace(data.trace_id);
+  $('stream-id').textContent = data.stream_id;
   if (data.max_duration) endsAt = asked + data.max_duration * 1000;
 }
 
