@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import weakref
 from types import TracebackType
 
 from gateway.errors import TooManyRequests
@@ -17,15 +16,21 @@ class Lease:
     """One place of an owner's. It ends by `release`, at the end of a `with`, or when the last
     reference to it goes, so that no path through the code can lose a place."""
 
-    __slots__ = ("__weakref__", "_finalizer")
+    __slots__ = ("_leases", "_number", "_owner")
 
     def __init__(self, leases: OwnerLeases, owner: str, number: int) -> None:
-        self._finalizer = weakref.finalize(self, leases._end, owner, number)  # noqa: SLF001
-        self._finalizer.atexit = False
+        self._leases: OwnerLeases | None = leases
+        self._owner = owner
+        self._number = number
 
     def release(self) -> None:
         """Gives the place back. Further calls do nothing."""
-        self._finalizer()
+        leases, self._leases = self._leases, None
+        if leases is not None:
+            leases._end(self._owner, self._number)  # noqa: SLF001
+
+    def __del__(self) -> None:
+        self.release()
 
     def __enter__(self) -> Lease:
         return self
