@@ -51,6 +51,7 @@ async def chat_stream(request: web.Request) -> web.StreamResponse:
         prompt.user_email,
     )
     plan = _plan(request, prompt, asked, manner.grace_s)
+    del prompt  # which this would hold as long as the answer runs
     return await begin_or_attach(request, plan, manner, _refused)
 
 
@@ -61,6 +62,7 @@ def _plan(request: web.Request, prompt: Prompt, asked: bytes, grace_s: float | N
     cap_s = settings.stream_max_seconds
 
     conversation = _conversation(request, prompt)
+    conversation_id = prompt.conversation_id
 
     def note_thread(thread: Thread) -> None:
         if conversation is not None:
@@ -71,7 +73,7 @@ def _plan(request: web.Request, prompt: Prompt, asked: bytes, grace_s: float | N
             dialect,
             stream_id=stream_id,
             trace_id=trace_id,
-            conversation_id=prompt.conversation_id,
+            conversation_id=conversation_id,
             max_duration_s=cap_s,
             on_thread=note_thread,
         )

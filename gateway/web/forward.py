@@ -35,9 +35,14 @@ def credentialed(headers: Headers, services: Services, *, is_anthropic: bool) ->
 def asking(
     services: Services, request: UpstreamRequest, trace: TraceContext
 ) -> Callable[[], Awaitable[Answer]]:
-    """What a producer calls to ask the backend, again where it can't answer just now."""
+    """What a producer calls, once, to ask the backend, again where it can't answer just now.
+
+    It lets go of the request then: a question with its history and files would otherwise be held
+    as long as its answer runs.
+    """
+    held = [request]
 
     async def ask() -> Answer:
-        return await services.retrying.ask(request, trace.trace_id)
+        return await services.retrying.ask(held.pop(), trace.trace_id)
 
     return ask

@@ -50,6 +50,7 @@ async def provider(request: web.Request) -> web.StreamResponse:
         return await send_to_backend(request, _upstream_request(request, body))
     manner = read_manner(request, default_grace_s=0)
     plan = _plan(request, dialect, body, manner.grace_s)
+    del body, asked  # which this would hold as long as the answer runs
     return await begin_or_attach(request, plan, manner, relay_answer)
 
 

@@ -135,7 +135,7 @@ async def relay_stream(
 ) -> web.StreamResponse:
     """Copies an attached stream to the client from after event `seq`, `first` in front of it.
 
-    `passed` are the backend's headers that ride along.
+    `passed` are the backend's headers that ride along; they are used up.
     """
     services = request.app[SERVICES]
     hold_for(request, stream)
@@ -155,6 +155,8 @@ async def relay_stream(
         return response
     note_opened(request)
     outlet = Outlet(request, response, writer, services.stalls, encoder)
+    for written in (headers, response.headers):
+        written.clear()  # the head is bytes by now; these are 3 KiB for as long as the stream runs
     try:
         if first:
             await outlet.write_frames(first)

@@ -7,7 +7,6 @@ Each event is a `chat.completion.chunk`; `data: [DONE]` is the terminal event; a
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 
 from gateway.sse.decoder import block_data
@@ -101,7 +100,7 @@ class ChoicesWatcher:
 
     def __init__(self, translator: Translator) -> None:
         self._translator = translator
-        self._finishes: deque[bytes] = deque(maxlen=_KEPT_BLOCKS)
+        self._finishes: list[bytes] = []
 
     def see(self, block: bytes) -> Verdict | None:
         if _is_done(block):
@@ -110,7 +109,7 @@ class ChoicesWatcher:
         if b"error" in block and is_error(block):
             return Verdict.BROKEN
         if _FINISH.search(block):
-            self._finishes.append(block)
+            self._finishes = [*self._finishes[1 - _KEPT_BLOCKS :], block]
         return None
 
     def passes(self, blocks: bytes) -> bool:
