@@ -126,13 +126,19 @@ class EventLog:
             listener()
 
     def _add(self, blocks: Sequence[bytes]) -> None:
-        if numbered := self._format:
-            first = self._base + len(self._frames)
-            blocks = [numbered % item for item in enumerate(blocks, first)]
-        self._newest_after = self._base + len(self._frames) - 1
-        self._newest = blocks[0] if len(blocks) == 1 else b"".join(blocks)
-        self._frames += blocks
-        self._account(len(self._newest) + FRAME_OVERHEAD_BYTES * len(blocks))
+        last = self._base + len(self._frames) - 1
+        if len(blocks) == 1:  # as nearly always where tokens trickle
+            newest = self._format % (last + 1, blocks[0]) if self._format else blocks[0]
+            self._frames.append(newest)
+        else:
+            if numbered := self._format:
+                blocks = [numbered % item for item in enumerate(blocks, last + 1)]
+            newest = b"".join(blocks)
+            self._frames += blocks
+        self._newest_after, self._newest = last, newest
+        size = len(newest) + FRAME_OVERHEAD_BYTES * len(blocks)
+        self.bytes += size
+        self._budget.used_bytes += size
 
     def restore(self, first: int, frames: list[bytes]) -> None:
         """Fills an empty log with events as they were sent, numbered from `first`."""
