@@ -72,12 +72,12 @@ from gateway.web.chat import chat_stream
 from gateway.web.condition import add_state_metrics, watch
 from gateway.web.controls import Controls
 from gateway.web.middleware.access import access
+from gateway.web.middleware.admission import admission
 from gateway.web.middleware.audit import audit, hold_response
-from gateway.web.middleware.auth import authentication
-from gateway.web.middleware.cors import cors, put_cors_headers
+from gateway.web.middleware.cors import put_cors_headers
 from gateway.web.middleware.errors import errors
-from gateway.web.middleware.framing import expect, framing
-from gateway.web.middleware.limits import put_rate_headers, rate_limit
+from gateway.web.middleware.framing import expect
+from gateway.web.middleware.limits import put_rate_headers
 from gateway.web.middleware.presence import presence
 from gateway.web.middleware.trace import put_trace_headers, trace
 from gateway.web.outlet import StallWatch
@@ -149,10 +149,7 @@ def make_app(settings: Settings) -> web.Application:
             access,
             audit,
             errors,
-            framing,
-            cors,
-            authentication,
-            rate_limit,
+            admission,
         ]
     )
     app[SERVICES] = services

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
 
 from gateway.identity import client_address, identify
 from gateway.tokens import credential_of
@@ -12,8 +11,12 @@ from gateway.web.routes import is_admin, is_public, takes_link
 from gateway.web.services import IDENTITY, SERVICES
 
 
-@web.middleware
-async def authentication(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def authenticate(request: web.Request) -> None:
+    """Leaves the identity with the request.
+
+    Raises:
+        Unauthorized: there is no valid credential where one is needed.
+    """
     services = request.app[SERVICES]
     subject = None
     if is_admin(request):
@@ -32,7 +35,6 @@ async def authentication(request: web.Request, handler: Handler) -> web.StreamRe
         trusted=services.settings.trusted_proxies,
     )
     note_login(request)
-    return await handler(request)
 
 
 def _credential(request: web.Request) -> str | None:

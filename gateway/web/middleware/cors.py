@@ -7,7 +7,6 @@ sent long before its handler ends.
 from __future__ import annotations
 
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
 
 from gateway.web.routes import is_proxied_as_is
 from gateway.web.services import SERVICES
@@ -36,15 +35,15 @@ _ALLOWED_METHODS = "GET, POST, DELETE, OPTIONS"
 _MAX_AGE_S = 7200
 
 
-@web.middleware
-async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
+def answer_preflight(request: web.Request) -> web.Response | None:
+    """The answer to a browser's question whether it may ask; None for any other request."""
     is_preflight = (
         request.method == hdrs.METH_OPTIONS
         and hdrs.ORIGIN in request.headers
         and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
     )
     if not is_preflight or not _concerns(request):
-        return await handler(request)
+        return None
     response = web.Response(status=204)
     if _is_allowed(request):
         response.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = _ALLOWED_METHODS

@@ -10,7 +10,6 @@ import re
 
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion10, HttpVersion11
-from aiohttp.typedefs import Handler
 
 from gateway.errors import BadFraming, BadRequest
 from gateway.sse.dialects import provider_dialect
@@ -27,8 +26,13 @@ _MAX_HEADERS_BYTES = 16 * 1024
 _CONTINUE = "100-continue"
 
 
-@web.middleware
-async def framing(request: web.Request, handler: Handler) -> web.StreamResponse:
+def check_framing(request: web.Request) -> None:
+    """
+    Raises:
+        BadFraming: the request isn't one to be passed on.
+        BadRequest: `bad_target`.
+        HTTPMethodNotAllowed: a method that is never served.
+    """
     _check_version(request)
     _check_host(request, request.app[SERVICES].settings.allowed_hosts)
     _check_method(request)
@@ -36,11 +40,10 @@ async def framing(request: web.Request, handler: Handler) -> web.StreamResponse:
     _check_body(request)
     _check_header_bytes(request)
     _check_wishes(request)
-    return await handler(request)
 
 
 async def expect(request: web.Request) -> web.StreamResponse | None:
-    """Lets a body come that waits to be asked for; `framing` refuses every other expectation.
+    """Lets a body come that waits to be asked for; `check_framing` refuses every other expectation.
 
     Routes need it, since aiohttp's own refuses before any middleware, quoting what it refuses.
     """

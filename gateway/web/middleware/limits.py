@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from gateway.errors import TooManyRequests
 from gateway.web.resume import LAST_EVENT_ID
@@ -11,13 +10,15 @@ from gateway.web.routes import is_generation
 from gateway.web.services import IDENTITY, RATE, SERVICES
 
 
-@web.middleware
-async def rate_limit(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def count_unless_resumed(request: web.Request) -> None:
     """A request with a cursor costs nothing as long as it goes on with a stream or is refused; the
-    plain proxy, which knows no cursors, counts it after all."""
+    plain proxy, which knows no cursors, counts it after all.
+
+    Raises:
+        TooManyRequests: `rate_limited`.
+    """
     if not request.headers.get(LAST_EVENT_ID):
         await count(request)
-    return await handler(request)
 
 
 async def count(request: web.Request) -> None:
