@@ -1,0 +1,46 @@
+"""What a stream doesn't need any more is let go while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+
+from gateway.sse.event import Prompt
+from gateway.upstream.client import UpstreamRequest
+from tests.backend import CHAT_STREAM, Exchange, ScriptedBackend
+from tests.framing import blocks, chunked, sse_head
+from tests.gateway import running_gateway
+from tests.wire.answers import request
+from tests.wire.routes import PROVIDER, TYPED, Route
+
+_MARK = "the question of this test"
+
+
+async def _one_event(exchange: Exchange) -> None:
+    await exchange.send(sse_head(), chunked(blocks(CHAT_STREAM)[0]))
+    await exchange.client_left.wait()
+
+
+def _held() -> list[object]:
+    """Whatever still holds a question: as it came, as it was read, as it was passed on."""
+    gc.collect()
+    return [
+        one
+        for one in gc.get_objects()
+        if isinstance(one, UpstreamRequest | Prompt)
+        or (type(one) is dict and _MARK in (one.get("query"), one.get("mark")))
+    ]
+
+
+@pytest.mark.parametrize("route", [TYPED[0], PROVIDER[0]], ids=lambda route: route.path)
+async def test_question_is_not_held_while_its_answer_runs(route: Route) -> None:
+    asked = request(route.path, {"query": _MARK, "mark": _MARK, "stream": True, "messages": []})
+    async with ScriptedBackend(_one_event) as backend, running_gateway(backend.url) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(asked)
+        await reader.readuntil(b"\n\n")
+        assert len(gateway.services.hub) == 1
+        assert _held() == []
+        writer.close()
