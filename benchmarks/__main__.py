@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import erasures, sweeps, verifications
+from benchmarks import erasures, records, sweeps, verifications
 from benchmarks.report import conditions, part_figures, part_table, session_table
 from benchmarks.sessions import all_sessions
 from benchmarks.timing import Amount
@@ -34,6 +34,12 @@ def main() -> int:
     if options.what in ("all", "parts"):
         results["parts"] = parts = _measure_parts(options.match)
         print(part_table(parts))
+    if options.what in ("all", "records"):
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            written = runner.run(records.written(options.rows))
+            asked = runner.run(records.asked(300))
+        results["records"] = [asdict(one) for one in (*written, *asked)]
+        print(records.written_table(written), records.asked_table(asked), sep="\n\n")
     if options.what in ("all", "sweeps"):
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             results["sweeps"] = swept = runner.run(sweeps.measure(options.rows))
@@ -57,10 +63,10 @@ def _options() -> argparse.Namespace:
         "what",
         nargs="?",
         default="all",
-        choices=("all", "sessions", "parts", "sweeps", "erasures", "verifications"),
-        help="sessions: created, looked up, stopped; parts: the micro-benchmarks; sweeps: of "
-        "the audit log, beside its commits; erasures: of a person with 100,000 values in it; "
-        "verifications: of the whole log",
+        choices=("all", "sessions", "parts", "records", "sweeps", "erasures", "verifications"),
+        help="sessions: created, looked up, stopped; parts: the micro-benchmarks; records: of "
+        "the audit log, written and waited for; sweeps: of the audit log, beside its commits; "
+        "erasures: of a person with 100,000 values in it; verifications: of the whole log",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes every figure there too")
     parser.add_argument("--match", default="", help="of the parts only these, as pytest's -k")
@@ -76,7 +82,7 @@ def _options() -> argparse.Namespace:
         type=int,
         default=40_000,
         metavar="N",
-        help="records to sweep, to verify (%(default)s)",
+        help="requests to record, records to sweep, to verify (%(default)s)",
     )
     return parser.parse_args()
 

@@ -106,13 +106,15 @@ def gateway_environment(
 
 @asynccontextmanager
 async def gateway_process(
-    upstream: str, port: int, data_dir: Path, database_url: str | None = None
+    upstream: str, port: int, data_dir: Path, database_url: str | None = None, **settings: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The command in a process of its own, which may be killed. It may not listen yet."""
+    """The command in a process of its own, which may be killed. It may not listen yet. Settings are
+    given by their names in lower case."""
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(sys.path),
         **gateway_environment(upstream, port, data_dir, database_url),
+        **{name.upper(): value for name, value in settings.items()},
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "gateway.cli", "serve", env=environment
