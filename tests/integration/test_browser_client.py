@@ -283,6 +283,44 @@ async def test_aborted_signal_leaves_the_stream(page: Page) -> None:
     assert outcome == "detached"
 
 
+#: The page is out of sight for so many milliseconds by its own clock.
+AWAY = """
+(away) => {
+  let seen = 'hidden';
+  Object.defineProperty(document, 'visibilityState', { get: () => seen, configurable: true });
+  document.dispatchEvent(new Event('visibilitychange'));
+  const now = Date.now.bind(Date);
+  Date.now = () => now() + away;
+  seen = 'visible';
+  document.dispatchEvent(new Event('visibilitychange'));
+}
+"""
+
+
+async def test_hidden_tab_that_heard_nothing_asks_again_when_it_is_seen(page: Page) -> None:
+    """At once, long before the silence would have told: 10 s of 15 s, and no attempt to spare."""
+    async with gateway_before(STEADY) as gateway, FaultProxy(gateway.port) as proxy:
+        await open_stream(page, proxy.url, {"retry": {"maxAttempts": 0}})
+        await has_said(page, 1)
+        proxy.down.stall()
+        await page.evaluate(AWAY, 10_000)
+        await page.wait_for_function("stream.metrics.reconnects === 1")
+        proxy.down.resume()
+        ended = await end_of(page)
+    assert_whole(ended)
+    assert ended["metrics"]["silences"] == 0
+
+
+async def test_tab_that_was_hidden_for_a_moment_keeps_its_connection(page: Page) -> None:
+    async with gateway_before(STEADY) as gateway:
+        await open_stream(page, gateway.url)
+        await has_said(page, 1)
+        await page.evaluate(AWAY, 1000)
+        ended = await end_of(page)
+    assert_whole(ended)
+    assert ended["metrics"]["reconnects"] == 0
+
+
 async def test_frozen_tab_goes_on_when_it_thaws(page: Page) -> None:
     """Chromium's own freezing, as of a phone's tab in the background."""
     async with gateway_before(STEADY) as gateway, FaultProxy(gateway.port) as proxy:
