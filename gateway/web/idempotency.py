@@ -14,6 +14,7 @@ from aiohttp import hdrs, web
 from gateway.errors import BadRequest, UpstreamError
 from gateway.stream.hub import Claim, Plan
 from gateway.stream.live import LiveStream
+from gateway.web.audited import note_resume
 from gateway.web.resume import attach, count_resume, read_cursor, resume_question
 from gateway.web.services import IDENTITY, SERVICES
 from gateway.web.streaming import (
@@ -63,6 +64,7 @@ async def _begin_or_take_over(
         return await stream_to_client(request, plan, manner, declined)
     hub.attach(stream)
     count_resume(request, "replayed")
+    note_resume(request, stream, 0)
     return await serve_from_start(request, stream, manner, declined, _REPLAYED)
 
 

@@ -109,6 +109,29 @@ async def test_stop_resume_limits_and_refusals_are_recorded(tmp_path: Path) -> N
     await assert_sound(tmp_path)
 
 
+async def test_sdk_that_asks_again_for_what_it_left_is_recorded(tmp_path: Path) -> None:
+    thinking = Behaviour(head=0.3, first=0, pace=0, tokens=3)
+    async with (
+        serving(thinking) as url,
+        audited(url, tmp_path) as gateway,
+        aiohttp.ClientSession(gateway.url) as client,
+    ):
+        asking = asyncio.create_task(
+            client.post(CHAT, json={"query": "how?"}, headers={"X-Stainless-Retry-Count": "0"})
+        )
+        await gateway.wait_for_streams(1)
+        asking.cancel()
+        again = {"X-Stainless-Retry-Count": "1"}
+        async with client.post(CHAT, json={"query": "how?"}, headers=again) as answer:
+            assert answer.headers["Idempotent-Replayed"] == "true"
+            stream = answer.headers["X-Stream-Id"]
+            await answer.read()
+    (resumed,) = await of_type(tmp_path, None, "stream.resumed")
+    assert (resumed["stream"], resumed["after"]) == (stream, 0)
+    assert len(await of_type(tmp_path, None, "query.start")) == 1
+    await assert_sound(tmp_path)
+
+
 @pytest.mark.parametrize(
     "malformed",
     [

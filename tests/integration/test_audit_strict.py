@@ -352,7 +352,7 @@ async def test_full_disk_closes_the_gate_and_the_ballast_lets_the_log_say_so(
 
 # Killed
 
-KILLS = 10
+KILLS = 4
 CLIENTS = 20
 
 
