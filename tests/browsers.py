@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 _NODE = Path(__file__).parent / "node"
+#: Milliseconds; the default of 5 s is too short where the server asks for 2 s before each attempt.
+expect.set_options(timeout=20_000)
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 900}
 

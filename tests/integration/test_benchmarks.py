@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from benchmarks import erasures, sweeps, verifications
+from benchmarks import erasures, records, sweeps, verifications
 from benchmarks.report import session_table
 from benchmarks.sessions import all_sessions
 from benchmarks.timing import Amount
@@ -22,6 +22,15 @@ async def test_sessions_are_measured_everywhere() -> None:
     table = session_table(figures)
     for where in ("no store", "SQLite", "PostgreSQL", "HTTP, SQLite", "HTTP, PostgreSQL"):
         assert all(f"| {what}, {where} " in table for what in ("create", "look up", "stop"))
+
+
+async def test_records_are_measured_on_both_stores_and_beside_none() -> None:
+    written = await records.written(200)
+    assert [(one.store, one.records) for one in written] == [("SQLite", 400), ("PostgreSQL", 400)]
+    assert "| PostgreSQL | 400 |" in records.written_table(written)
+    asked = await records.asked(3)
+    assert [(one.mode, len(one.first_ms)) for one in asked] == [("off", 3), ("relay", 3)]
+    assert "| `relay` |" in records.asked_table(asked)
 
 
 async def test_sweeps_are_measured_on_both_stores() -> None:
