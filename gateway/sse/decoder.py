@@ -11,6 +11,7 @@ import re
 
 from gateway.errors import UpstreamError
 
+EVEN_BYTES = 4096
 _BOM = b"\xef\xbb\xbf"
 _END_OF_LINE = rb"(?>\r\n|\r|\n)"
 _LINE = re.compile(rb"[^\r\n]*" + _END_OF_LINE)
@@ -38,6 +39,8 @@ class SseDecoder:
         self._held = bytearray()
         self._has_cr = False
         self._swallow_lf = False
+        #: Whether a chunk of up to 4 KiB that is one usual block would be given back as it is.
+        self.is_even = False
 
     @property
     def has_fragment(self) -> bool:
@@ -47,6 +50,22 @@ class SseDecoder:
         return bool(held) and _PREAMBLE.fullmatch(held + b"\n") is None
 
     def feed(self, chunk: bytes) -> list[bytes]:
+        if (
+            chunk.startswith(b"data:")
+            and chunk.find(b"\n") == len(chunk) - 2 <= self._max_bytes
+            and chunk.endswith(b"\n")
+            and not (self._held or self._head or self._swallow_lf or self._has_cr)
+            and b"\r" not in chunk
+        ):  # one `data` line and its end, as nearly every read is where tokens trickle
+            self._head = None
+            self.is_even = self._max_bytes >= EVEN_BYTES
+            return [chunk]
+        blocks = self._cut(chunk)
+        is_held = self._held or self._head or self._swallow_lf or self._has_cr
+        self.is_even = not is_held and self._max_bytes >= EVEN_BYTES
+        return blocks
+
+    def _cut(self, chunk: bytes) -> list[bytes]:
         if self._head is not None:
             chunk = self._without_bom(self._head + chunk)
         if self._swallow_lf and chunk:
@@ -55,9 +74,6 @@ class SseDecoder:
         if not chunk:
             return []
         self._has_cr = self._has_cr or b"\r" in chunk
-        if not self._has_cr and not self._held and _is_one_block(chunk):
-            self._check_size(len(chunk) - 2)
-            return [chunk]
         scan = 0
         if self._held:
             scan = max(len(self._held) - 2, 0)  # the longest line end that may have begun
@@ -168,6 +184,8 @@ class SseDecoder:
 class LineDecoder:
     """Lines of newline-delimited JSON (Ollama), without their ends; empty lines are dropped."""
 
+    is_even = False
+
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._held = bytearray()
@@ -192,11 +210,6 @@ class LineDecoder:
     def _check_size(self, size_bytes: int) -> None:
         if size_bytes > self._max_bytes:
             raise _too_large(self._max_bytes)
-
-
-def _is_one_block(chunk: bytes) -> bool:
-    """Whether it is one `data` line and its end, as nearly every read is where tokens trickle."""
-    return chunk.startswith(b"data:") and chunk.find(b"\n") == len(chunk) - 2 and chunk[-1] == 10
 
 
 def _data_alone(chunk: bytes) -> list[bytes]:

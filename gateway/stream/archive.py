@@ -50,6 +50,9 @@ class StoredWire:
     def feed(self, blocks: list[bytes]) -> list[bytes]:
         raise RuntimeError("the stream has ended")
 
+    def usual(self, block: bytes) -> bytes | None:
+        return None
+
     def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:
         return [encode_error(ending, self._record.trace_id, self._dialect, recent)]
 

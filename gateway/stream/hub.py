@@ -223,7 +223,8 @@ class Hub:
         """Brings the stream into the store, beside the backend's time to its first token."""
         stream.kept = self._keeper.created(stream)
         stream.stored = partial(self._stored, stream)
-        stream.log.listen(partial(self._keeper.touch, stream))
+        if self._keeper.is_behind(stream):
+            stream.log.note_changes(self._keeper.changed)
 
     def _stored(self, stream: LiveStream) -> int:
         """How far the store is; once it lacks half of a log, it shall catch up, so that mostly

@@ -1,6 +1,6 @@
 """The keeper: brings running streams into the store, all of them in one transaction at a time.
 
-A stream says only that it has changed (`touch`); the writer asks it for what is new when the time
+A stream says only that it has changed (`changed`); the writer asks it for what is new when the time
 has come. So there is no queue of data: what isn't written waits in the streams' own logs. A log
 that is full waits for the store as for a reader (`make_way`), but not for one that is away: what it
 has dropped by then shows as a gap between two segments.
@@ -122,7 +122,9 @@ class Keeper:
         self._watch = watch
         self._on_lost = on_lost
         self._kept: dict[StreamId, _Kept] = {}
-        self._dirty: set[StreamId] = set()
+        #: Streams with new events: who appends puts a stream's id in, and only of one that was
+        #: `created`. No call, since it is done for each event.
+        self.changed: set[StreamId] = set()
         self._urgent: set[StreamId] = set()
         #: Those that the store refuses, for what they are: tried by themselves.
         self._refused: set[StreamId] = set()
@@ -156,13 +158,8 @@ class Keeper:
     @property
     def queued(self) -> int:
         """How many streams have something that isn't written."""
-        return len(self._dirty | self._urgent | self._refused | self._in_hand)
-
-    def touch(self, source: Source) -> None:
-        """It has new events. Costs a lookup and an addition to a set."""
-        if source.id not in self._dirty and source.id in self._kept:
-            self._dirty.add(source.id)
-            self._wake.set()
+        changed = self.changed & self._kept.keys()
+        return len(changed | self._urgent | self._refused | self._in_hand)
 
     def created(self, source: Source) -> asyncio.Future[bool]:
         """Takes a new stream; the result tells whether it has come into the store.
@@ -212,7 +209,7 @@ class Keeper:
 
     async def flush(self, timeout_s: float) -> bool:
         """Writes everything without waiting for its time; whether that was done in `timeout_s`."""
-        self._urgent |= self._dirty
+        self._urgent |= self.changed & self._kept.keys()
         self._wake.set()
         self._hurry.set()
         self._note_settled()
@@ -238,8 +235,7 @@ class Keeper:
     async def _run(self) -> None:
         due = time.monotonic()
         while True:
-            await self._await_work()
-            await self._pause(due)
+            await self._await_work(due)
             everything = self._failures > 0 or time.monotonic() >= due
             if everything:
                 due = time.monotonic() + self._flush_s
@@ -252,24 +248,20 @@ class Keeper:
                 self._in_hand.clear()
             self._note_settled()
 
-    async def _await_work(self) -> None:
-        if not (self._dirty or self._urgent):
+    async def _await_work(self, due: float) -> None:
+        """Gathers more until `due` or until something is urgent; waits for a store that is away."""
+        if not self._urgent:
             self._wake.clear()
-        timeout_s = max(0.0, self._refused_due - time.monotonic()) if self._refused else None
-        await _wait_for(self._wake, timeout_s)
-
-    async def _pause(self, due: float) -> None:
-        """Gathers more until `due`, or waits for the store; something urgent ends the first."""
+        # Nobody tells of changes, so a look is due wherever there may be one.
+        await _wait_for(self._wake, max(0.0, due - time.monotonic()) if self._kept else None)
         if self._failures:
             await _wait_for(self._hurry, self._backoff.delay_s(self._failures))
-        elif not self._urgent:
-            await _wait_for(self._hurry, due - time.monotonic())
         self._hurry.clear()
 
     async def _write_queued(self, *, everything: bool) -> None:
-        ids = self._urgent | self._dirty if everything else set(self._urgent)
+        ids = self._urgent | self.changed if everything else set(self._urgent)
         self._urgent -= ids
-        self._dirty -= ids
+        self.changed -= ids
         self._in_hand = ids - self._refused
         waiting = [self._kept[i] for i in ids - self._refused if i in self._kept]
         while waiting:
@@ -367,7 +359,7 @@ class Keeper:
         self._refused.add(stream_id)
 
     def _note_settled(self) -> None:
-        if self._dirty or self._urgent or self._is_writing:
+        if self.queued or self._is_writing:
             self._settled.clear()
         else:
             self._settled.set()

@@ -207,6 +207,7 @@ class LiveStream:
         self.was_read = False
         self.created_at = time.time()
         self.started = time.monotonic()
+        #: Of `time.monotonic`: when the backend said something that counts; its comments don't.
         self.first_event: float | None = None
         self.ended: float | None = None
         self.last_event = self.started
@@ -316,12 +317,6 @@ class LiveStream:
     def commit(self) -> None:
         """The response has begun: from now on a failure is an event, not a status."""
         self.is_committed = True
-
-    def note_event(self, now: float) -> None:
-        """The backend said something that counts; its comments don't."""
-        self.last_event = now
-        if self.first_event is None:
-            self.first_event = now
 
     def restore(self, ending: Ending, created_at: float, ended_at: float) -> None:
         """Makes a stream of the store's what it was. A crash left it without a last event."""

@@ -15,6 +15,10 @@ from gateway.stream.model import StreamId
 FRAME_OVERHEAD_BYTES = 64
 _COMPACT_AFTER = 256
 
+#: Told of each addition: the number of the event before it, that of its last, and what was added,
+#: joined. At the close, which may add nothing, once more.
+Listener = Callable[[int, int, bytes], None]
+
 
 class LogBudget:
     """The bytes of all logs of this process together; `limit_bytes` 0 is no limit.
@@ -60,6 +64,7 @@ class EventLog:
     __slots__ = (
         "_base",
         "_budget",
+        "_changed",
         "_format",
         "_frames",
         "_head",
@@ -67,6 +72,7 @@ class EventLog:
         "_max_bytes",
         "_newest",
         "_newest_after",
+        "_stream_id",
         "bytes",
         "is_closed",
     )
@@ -76,6 +82,8 @@ class EventLog:
     ) -> None:
         #: Takes a number and a block; a stream id has no character that means something here.
         self._format = b"id: %b.%%d\n%%b" % stream_id.encode() if with_ids else b""
+        self._stream_id = stream_id
+        self._changed: set[StreamId] | None = None
         self._max_bytes = max_bytes
         self._budget = budget
         self._frames: list[bytes] = []
@@ -83,7 +91,7 @@ class EventLog:
         self._base = 1  # the sequence of _frames[0]
         self._newest = b""  # what came last, joined: most readers want just that
         self._newest_after = 0
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Listener] = []
         self.bytes = 0
         self.is_closed = False
 
@@ -106,39 +114,45 @@ class EventLog:
         return self.bytes > self._max_bytes or (self.bytes > 0 and self._budget.is_spent)
 
     def append(self, block: bytes) -> None:
-        """Adds one block as the next event and wakes the listeners.
+        """Adds one block as the next event and tells the listeners.
 
         Raises:
             RuntimeError: the log is closed.
         """
         self.extend([block])
 
-    def extend(self, blocks: Sequence[bytes]) -> None:
-        """Adds blocks as the next events and wakes the listeners once.
+    def extend(self, blocks: Sequence[bytes], *, is_end: bool = False) -> bool:
+        """Adds blocks as the next events and tells the listeners once; whether it is full now.
+
+        `is_end` closes the log. Each event of each stream comes through here, so calls are spared.
 
         Raises:
             RuntimeError: the log is closed.
         """
         if self.is_closed:
             raise RuntimeError("the log is closed")
-        self._add(blocks)
-        for listener in self._listeners:
-            listener()
-
-    def _add(self, blocks: Sequence[bytes]) -> None:
-        last = self._base + len(self._frames) - 1
-        if len(blocks) == 1:  # as nearly always where tokens trickle
-            newest = self._format % (last + 1, blocks[0]) if self._format else blocks[0]
-            self._frames.append(newest)
+        numbered, frames, count = self._format, self._frames, len(blocks)
+        last = self._base + len(frames) - 1
+        if count == 1:  # as nearly always where tokens trickle
+            newest = numbered % (last + 1, blocks[0]) if numbered else blocks[0]
+            frames.append(newest)
         else:
-            if numbered := self._format:
+            if numbered:
                 blocks = [numbered % item for item in enumerate(blocks, last + 1)]
             newest = b"".join(blocks)
-            self._frames += blocks
+            frames += blocks
         self._newest_after, self._newest = last, newest
-        size = len(newest) + FRAME_OVERHEAD_BYTES * len(blocks)
+        size = len(newest) + FRAME_OVERHEAD_BYTES * count
         self.bytes += size
-        self._budget.used_bytes += size
+        budget = self._budget
+        budget.used_bytes += size
+        if self._changed is not None:
+            self._changed.add(self._stream_id)
+        if is_end:
+            self.is_closed = True
+        for listener in self._listeners:
+            listener(last, last + count, newest)
+        return self.bytes > self._max_bytes or 0 < budget.limit_bytes <= budget.used_bytes
 
     def restore(self, first: int, frames: list[bytes]) -> None:
         """Fills an empty log with events as they were sent, numbered from `first`."""
@@ -154,12 +168,14 @@ class EventLog:
         return self._frames[max(self._head, after + 1 - self._base) :]
 
     def close(self, last: Sequence[bytes] = ()) -> None:
-        """Adds the `last` events, after which there are no more, and wakes the listeners once:
+        """Adds the `last` events, after which there are no more, and tells the listeners once:
         readers that reach the end are done."""
         if last:
-            self._add(last)
+            self.extend(last, is_end=True)
+            return
         self.is_closed = True
-        self._wake()
+        for listener in self._listeners:
+            listener(self.last, self.last, b"")
 
     def release(self) -> None:
         """Drops everything; for a log that nobody will read again."""
@@ -206,17 +222,17 @@ class EventLog:
             self._base += self._head
             self._head = 0
 
-    def listen(self, listener: Callable[[], None]) -> None:
+    def listen(self, listener: Listener) -> None:
         """Calls `listener` after each addition and at the close."""
         self._listeners.append(listener)
 
-    def unlisten(self, listener: Callable[[], None]) -> None:
+    def unlisten(self, listener: Listener) -> None:
         self._listeners.remove(listener)
+
+    def note_changes(self, changed: set[StreamId]) -> None:
+        """Puts the stream's id into `changed` at each addition: cheaper than a listener."""
+        self._changed = changed
 
     def _account(self, size: int) -> None:
         self.bytes += size
         self._budget.used_bytes += size
-
-    def _wake(self) -> None:
-        for listener in self._listeners:
-            listener()

@@ -77,18 +77,21 @@ class Producer:
         over, stream = self._over, self._stream
         if over is None or over.done() or stream.ending is not None:
             return
-        wire, log = stream.wire, stream.log
+        wire = stream.wire
         try:
-            if blocks := self._decoder.feed(chunk):
-                stream.note_event(time.monotonic())
+            if self._decoder.is_even and (event := wire.usual(chunk)) is not None:
+                stream.last_event = time.monotonic()
+                if stream.log.extend((event,)):
+                    self._keep_within_bounds()
+            elif blocks := self._decoder.feed(chunk):
+                stream.last_event = now = time.monotonic()
+                if stream.first_event is None:
+                    stream.first_event = now
                 events = wire.feed(blocks)
                 if wire.ending is not None:
                     self._finish(wire.ending, events)
-                    return
-                if events:
-                    log.extend(events)
-            if log.is_full:
-                self._keep_within_bounds()
+                elif events and stream.log.extend(events):
+                    self._keep_within_bounds()
         except Exception as error:
             over.set_exception(error)
 

@@ -28,6 +28,7 @@ from gateway.sse.event import (
     ToolCall,
     Usage,
 )
+from gateway.sse.usual import UsualEvent
 from gateway.stream.model import (
     COMPLETED,
     INCOMPLETE,
@@ -79,6 +80,11 @@ class Wire(Protocol):
         """The events that `blocks` become, up to the ending, which may be set afterwards."""
         ...
 
+    def usual(self, block: bytes) -> bytes | None:
+        """The event that a block becomes which is like others before but for its text; None for any
+        other. A shortcut: `feed` would give the same."""
+        ...
+
     def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:
         """The last events; `recent` are those still in the log."""
         ...
@@ -122,13 +128,14 @@ class TypedWire:
     ) -> None:
         self._on_thread = on_thread
         self._translator = dialect.translator()
+        self._usual = UsualEvent(self._translator.text_of)
         self._stream_id = stream_id
         self._trace_id = trace_id
         self._text_parts = _chunk_parts(trace_id)
         self._refusal_parts = _chunk_parts(trace_id, is_refusal=True)
         self._conversation_id = conversation_id
         self._max_duration_s = max_duration_s
-        self._text: list[str] = []
+        self._text: list[bytes] = []
         self._text_bytes = 0
         self._usage = Usage()
         self._sources: list[object] = []
@@ -165,6 +172,7 @@ class TypedWire:
         for block in blocks:
             if (text := self._translator.text_of(block)) is not None:
                 events.append(self._chunk(text, self._text_parts))
+                self._usual.learn(block)
                 continue
             for signal in self._translator.feed(block):
                 if type(signal) is Text:
@@ -175,6 +183,16 @@ class TypedWire:
                 if self.ending is not None:
                     return events
         return events
+
+    def usual(self, block: bytes) -> bytes | None:
+        if (text := self._usual.text_of(block)) is None:
+            return None
+        head, tail = self._text_parts
+        event = b'%b"%b","index":%d%b' % (head, text, self.total_chunks, tail)
+        self.total_chunks += 1
+        self._text.append(text)
+        self._text_bytes += len(text)
+        return event
 
     def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:
         if ending.is_error:
@@ -210,11 +228,11 @@ class TypedWire:
         return _event("heartbeat", data)
 
     def summary(self, events: Iterable[bytes]) -> Summary:
-        return Summary("".join(self._text), self.usage, self._finish, self.total_chunks)
+        return Summary(self._said(), self.usage, self._finish, self.total_chunks)
 
     def snapshot(self) -> bytes | None:
         data = {
-            "text": "".join(self._text),
+            "text": self._said(),
             "total_chunks": self.total_chunks,
             "reason": "trimmed",
             "trace_id": self._trace_id,
@@ -229,9 +247,13 @@ class TypedWire:
         head, tail = parts
         event = b'%b%b,"index":%d%b' % (head, orjson.dumps(content), self.total_chunks, tail)
         self.total_chunks += 1
-        self._text.append(content)
-        self._text_bytes += len(content.encode())
+        text = content.encode()
+        self._text.append(text)
+        self._text_bytes += len(text)
         return event
+
+    def _said(self) -> str:
+        return b"".join(self._text).decode()
 
     def _note(self, signal: Signal) -> None:
         match signal:
@@ -273,7 +295,9 @@ class ProviderWire:
 
     def __init__(self, dialect: Dialect, *, trace_id: str) -> None:
         self._dialect = dialect
-        self._watcher = dialect.watcher()
+        watcher = dialect.watcher()
+        self._passes, self._see = watcher.passes, watcher.see
+        self._usual = UsualEvent(dialect.translator().text_of)
         self._trace_id = trace_id
         self._verdict: Verdict | None = None
         self.ending: Ending | None = None
@@ -298,17 +322,24 @@ class ProviderWire:
     def feed(self, blocks: list[bytes]) -> list[bytes]:
         if not self.total_chunks:
             self.opening = blocks[0]
-        if self._watcher.passes(blocks[0] if len(blocks) == 1 else b"".join(blocks)):
+        if self._passes(blocks[0] if len(blocks) == 1 else b"".join(blocks)):
             self.total_chunks += len(blocks)
+            if len(blocks) == 1:
+                self._usual.learn(blocks[0])
             return blocks
-        see = self._watcher.see
         for count, block in enumerate(blocks, 1):
-            if (verdict := see(block)) is not None:
+            if (verdict := self._see(block)) is not None:
                 self._verdict, self.ending = verdict, _ENDINGS[verdict]
                 blocks = blocks[:count]
                 break
         self.total_chunks += len(blocks)
         return blocks
+
+    def usual(self, block: bytes) -> bytes | None:
+        if self._usual.text_of(block) is None:
+            return None
+        self.total_chunks += 1
+        return block
 
     def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:
         if self._verdict is not None:

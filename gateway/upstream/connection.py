@@ -13,6 +13,9 @@ from functools import partial
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
+from gateway.chunks import SIZE_LINES
+
+_SIZE_LINE_MAX = 5
 #: One read. aiohttp pauses the transport at twice this, so a paused stream holds at most 64 KiB
 #: here and what the event loop's last receive brought on top, another 256 KiB.
 READ_BYTES = 32 * 1024
@@ -27,6 +30,10 @@ class UpstreamConnection(ResponseHandler):
         self.on_data: Callable[[], None] | None = None
         #: The body's bytes that came since then.
         self.pieces: list[bytes] = []
+        #: Called instead with what one whole chunk of HTTP holds that came by itself, as nearly
+        #: every event does; nothing else may wait in `pieces`.
+        self.on_chunk: Callable[[bytes], None] | None = None
+        self.is_between_chunks = False  #: whether the parser has read a whole chunk and no more
         self.exchanges = 0  #: requests sent on it so far
         self.has_answered = False  #: whether anything came since the last request
 
@@ -34,6 +41,7 @@ class UpstreamConnection(ResponseHandler):
         """Expects the answer to one more request; one to HEAD has no body."""
         self.exchanges += 1
         self.has_answered = False
+        self.is_between_chunks = False
         self.set_response_params(
             skip_payload=skips_body,
             read_until_eof=True,
@@ -42,9 +50,26 @@ class UpstreamConnection(ResponseHandler):
         )
 
     def data_received(self, data: bytes) -> None:
+        if self.is_between_chunks and self.on_chunk is not None:
+            # RFC 9112, section 7.1: a size in hexadecimal digits, CR LF, so many bytes, CR LF. The
+            # parser needn't see a whole one: it waits for the next size before it and after it.
+            start = data.find(b"\r\n", 1, _SIZE_LINE_MAX) + 2
+            size = len(data) - start - 2
+            if (
+                0 < size < len(SIZE_LINES)
+                and data.startswith(SIZE_LINES[size])
+                and data.endswith(b"\r\n")
+            ):
+                self.on_chunk(data[start:-2])
+                return
         self.has_answered = True
+        self.is_between_chunks = False
         payload = self._payload
         super().data_received(data)
+        if self.is_between_chunks:
+            # A size that has begun would have no CR LF yet, or the parser would have told of it.
+            is_open = payload is not None and not payload.is_eof()
+            self.is_between_chunks = is_open and data.endswith(b"\r\n")
         if self._should_close and payload is not None and self.exception() is not None:
             if self.on_data is not None:
                 self.on_data()  # what came before the fault
@@ -93,9 +118,11 @@ class FollowedBody(aiohttp.StreamReader):
         self._protocol.pieces.append(data)
         return False
 
-    def begin_http_chunk_receiving(self) -> None: ...
+    def begin_http_chunk_receiving(self) -> None:
+        self._protocol.is_between_chunks = False
 
-    def end_http_chunk_receiving(self) -> None: ...
+    def end_http_chunk_receiving(self) -> None:
+        self._protocol.is_between_chunks = True
 
 
 def _break_off(payload: aiohttp.StreamReader) -> None:

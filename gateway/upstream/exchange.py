@@ -92,6 +92,7 @@ class Exchange:
     def pause(self) -> None:
         """Stops reading, so that TCP stops the backend."""
         self._is_paused = True
+        self._protocol.on_chunk = None
         if not self._payload.is_eof():
             self._protocol.hold()
 
@@ -106,7 +107,7 @@ class Exchange:
 
         What still comes is dropped: the answer was complete by its content.
         """
-        self._follower = None
+        self._unfollow()
         self._protocol.on_data = self._protocol.pieces.clear
         try:
             if not self._payload.at_eof():
@@ -132,7 +133,7 @@ class Exchange:
 
     def _unfollow(self) -> None:
         self._follower = None
-        self._protocol.on_data = None
+        self._protocol.on_data = self._protocol.on_chunk = None
         self._protocol.pieces.clear()
 
     def _take(self) -> None:
@@ -151,9 +152,11 @@ class Exchange:
             self._end(follower, _truncated())
         elif payload.is_eof():
             self._end(follower, None)
+        else:
+            self._protocol.on_chunk = follower.feed
 
     def _end(self, follower: Follower, error: UpstreamError | None) -> None:
-        self._follower = None
+        self._follower = self._protocol.on_chunk = None
         follower.feed_end(error)
 
 

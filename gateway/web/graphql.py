@@ -84,7 +84,11 @@ async def follow(request: web.Request, stream_id: str) -> AsyncIterator[dict[str
     stream = await find_owned(request, stream_id)
     yield describe(stream)
     changed = asyncio.Event()
-    stream.log.listen(changed.set)
+
+    def note(_after: int, _last: int, _newest: bytes) -> None:
+        changed.set()
+
+    stream.log.listen(note)
     try:
         was_silent = stream.first_event is None
         while stream.is_active:
@@ -95,4 +99,4 @@ async def follow(request: web.Request, stream_id: str) -> AsyncIterator[dict[str
             await changed.wait()
         yield describe(stream)
     finally:
-        stream.log.unlisten(changed.set)
+        stream.log.unlisten(note)

@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion11, StreamWriter
 
+from gateway.chunks import SIZE_LINES
 from gateway.web.compression import Encoder
 
 
@@ -29,6 +30,7 @@ class Outlet:
         "_encoder",
         "_has_begun",
         "_is_chunked",
+        "_is_plain",
         "_protocol",
         "_request",
         "_stalls",
@@ -55,6 +57,7 @@ class Outlet:
         self._protocol = request.protocol
         self._is_chunked = hdrs.TRANSFER_ENCODING in response.headers
         self._has_begun = False
+        self._is_plain = False  # begun, with chunks and without compression: as nearly always
         self.is_waiting = False
         self.writes = 0
         self.last_seen = (0, 0, 0)
@@ -70,9 +73,19 @@ class Outlet:
         Raises:
             ConnectionResetError: the client has gone.
         """
-        if self._encoder is not None:
-            frames = self._encoder.encode(frames)
-        return self._send(frames)
+        if not self._is_plain:
+            if self._encoder is not None:
+                frames = self._encoder.encode(frames)
+            return self._send(frames)
+        protocol = self._protocol
+        transport = protocol.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        self.writes += 1
+        size = len(frames)
+        size_line = SIZE_LINES[size] if size < len(SIZE_LINES) else b"%x\r\n" % size
+        transport.write(size_line + frames + b"\r\n")
+        return not protocol._paused  # noqa: SLF001 - its property is a call more
 
     def push_last(self, frames: bytes) -> bool:
         """The same for what ends the response as it should; nothing may be pushed after it.
@@ -92,8 +105,8 @@ class Outlet:
         Raises:
             ConnectionResetError: the client has gone.
         """
-        self._has_begun = True
         self._writer.send_headers()
+        self._note_begun()
 
     async def drained(self) -> None:
         """Waits until the client has room again.
@@ -133,11 +146,15 @@ class Outlet:
 
     def _take_head(self) -> bytes:
         """aiohttp's own way to join it with what follows is a coroutine."""
-        self._has_begun = True
+        self._note_begun()
         writer = self._writer
         head, writer._headers_buf = writer._headers_buf, None  # noqa: SLF001
         writer._headers_written = True  # noqa: SLF001
         return head or b""
+
+    def _note_begun(self) -> None:
+        self._has_begun = True
+        self._is_plain = self._is_chunked and self._encoder is None
 
     async def flush(self, *, is_end: bool = False) -> None:
         """Waits until the kernel has taken everything, so that a close loses nothing.

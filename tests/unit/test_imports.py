@@ -40,6 +40,7 @@ FOUNDATIONS: dict[str, set[str]] = {
     "database": {"settings", "tasks", "sse", "errors"},
     "tasks": {"sse", "errors"},
     "backoff": {"sse", "errors"},
+    "chunks": {"sse", "errors"},
     "__init__": {"errors"},
 }
 #: The Python client is a programme of its own: it shares the decoder and nothing else.

@@ -40,6 +40,11 @@ class Decoder(Protocol):
         """Whether bytes of an unfinished block are held; at the end of the input those are lost."""
         ...
 
+    @property
+    def is_even(self) -> bool:
+        """Whether `feed` would give a chunk of up to 4 KiB back that is one usual block."""
+        ...
+
 
 class Translator(Protocol):
     """Typed route: decodes blocks into signals. One per stream."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 
+import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from gateway.sse.decoder import SseDecoder
 from gateway.sse.dialects import DIALECTS, provider_dialect
 from gateway.sse.dialects.base import Dialect
 from gateway.sse.event import Text
+from gateway.sse.usual import UsualEvent
 from tests.recordings import ANTHROPIC_STREAM, CHAT_STREAM, RESPONSES_STREAM
 
 _COMPLETIONS = provider_dialect("/v1/completions")
@@ -32,6 +34,7 @@ _text = st.one_of(
 )
 
 
+_USUAL = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"word"}}]}\n\n'
 _CHAT = {"id": "c", "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]}
 _RESPONSE = {"type": "response.output_text.delta", "delta": "a"}
 _MESSAGE = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}}
@@ -118,6 +121,83 @@ def test_end_of_a_recorded_stream_does_not_pass(name: str) -> None:
     dialect = DIALECTS[name]
     *_, last = _cut(dialect, _RECORDED[name])
     assert not dialect.watcher().passes(last)
+
+
+def _usual_of(name: str, first: bytes) -> UsualEvent:
+    usual = UsualEvent(_DIALECTS[name].translator().text_of)
+    usual.learn(first)
+    return usual
+
+
+@st.composite
+def _likes(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """A block, and one that is like it but for a piece."""
+    first = draw(_blocks())
+    start = draw(st.integers(0, len(first)))
+    end = draw(st.integers(start, min(len(first), start + 12)))
+    odd = st.sampled_from([b'"', b"\\", b"\n", b"\r", b"\t", b"\xff", b"\xe2\x80\xa8", b'","b":"'])
+    piece = draw(st.one_of(_text.map(lambda text: text.encode("utf-8", "replace")), odd))
+    return first, first[:start] + piece + first[end:]
+
+
+@pytest.mark.parametrize("name", _DIALECTS)
+@settings(max_examples=1000)
+@given(blocks=_likes())
+@example(blocks=(_USUAL, _USUAL.replace(b"word", b"[DONE] error")))
+@example(blocks=(_USUAL, _USUAL.replace(b"word", b"")))
+@example(blocks=(_USUAL, _USUAL.replace(b"word", b"a\\")))
+@example(blocks=(_USUAL, _USUAL.replace(b"word", b"\x7f")))
+def test_event_of_the_usual_shape_says_what_the_plain_way_reads(
+    name: str, blocks: tuple[bytes, bytes]
+) -> None:
+    first, second = blocks
+    dialect = _DIALECTS[name]
+    text = _usual_of(name, first).text_of(second)
+    if text is None:
+        return
+    assert dialect.translator().feed(second) == [Text(text.decode())]
+    assert orjson.dumps(text.decode()) == b'"%b"' % text
+    watcher, fresh = dialect.watcher(), dialect.watcher()
+    assert watcher.see(second) is None
+    assert [watcher.see(end) for end in _ENDS] == [fresh.see(end) for end in _ENDS]
+    decoder = SseDecoder(10**6)
+    decoder.feed(first)
+    assert not decoder.is_even or decoder.feed(second) == [second]
+
+
+@pytest.mark.parametrize("name", ["openai", "openai-responses", "anthropic"])
+def test_second_usual_event_has_the_shape_of_the_first(name: str) -> None:
+    blocks = _cut(DIALECTS[name], _RECORDED[name])
+    first = next(block for block in blocks if DIALECTS[name].translator().text_of(block))
+    text = DIALECTS[name].translator().text_of(first)
+    assert text is not None
+    other = first.replace(json.dumps(text, ensure_ascii=False).encode(), '"Łódź"'.encode())
+    assert other != first
+    assert _usual_of(name, first).text_of(other) == "Łódź".encode()
+
+
+def test_events_that_are_all_different_are_left_alone() -> None:
+    read: list[bytes] = []
+
+    def text_of(block: bytes) -> str | None:
+        read.append(block)
+        return DIALECTS["openai"].translator().text_of(block)
+
+    usual = UsualEvent(text_of)
+    for number in range(1000):
+        block = _USUAL.replace(b'"id":"c"', b'"id":"%d"' % number)
+        assert usual.text_of(block) is None
+        usual.learn(block)
+    assert len(read) <= 2 * 10  # to learn a shape and to try it, after 1, 2, 4 ... misses
+
+
+def test_shape_that_has_proved_useful_is_learnt_anew_at_once() -> None:
+    usual = UsualEvent(DIALECTS["openai"].translator().text_of)
+    for second in range(20):
+        block = _USUAL.replace(b'"id":"c"', b'"id":"%d"' % second)
+        assert usual.text_of(block) is None
+        usual.learn(block)
+        assert [usual.text_of(block) for _ in range(10)] == [b"word"] * 10
 
 
 _ENDS = (

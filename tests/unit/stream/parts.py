@@ -147,8 +147,6 @@ class NoStore:
         created.set_result(False)
         return created
 
-    def touch(self, stream: LiveStream) -> None: ...
-
     def ended(self, stream: LiveStream) -> None: ...
 
     def make_way(self, stream: LiveStream, wanted: int, wake: Callable[[], None]) -> int | None:

@@ -131,24 +131,35 @@ def test_released_log_goes_on_counting() -> None:
 
 def test_listeners_hear_of_appends_and_of_the_end() -> None:
     log = _log()
-    heard: list[int] = []
+    heard: list[tuple[int, int, bytes]] = []
 
-    def listener() -> None:
-        heard.append(log.last)
+    def listener(after: int, last: int, newest: bytes) -> None:
+        heard.append((after, last, newest))
 
     log.listen(listener)
     log.append(b"a")
+    log.extend([b"b", b"c"])
     log.close()
     log.unlisten(listener)
-    assert (heard, log.is_closed) == ([1, 1], True)
+    assert (heard, log.is_closed) == ([(0, 1, b"a"), (1, 3, b"bc"), (3, 3, b"")], True)
     with pytest.raises(RuntimeError, match="closed"):
         log.append(b"b")
+
+
+def test_changes_are_noted_where_somebody_wants_to_know() -> None:
+    log = _log()
+    log.append(b"a")
+    changed: set[StreamId] = set()
+    log.note_changes(changed)
+    assert not changed
+    log.append(b"b")
+    assert len(changed) == 1
 
 
 def test_last_events_and_the_end_are_heard_of_at_once() -> None:
     log = _log()
     heard: list[tuple[int, bool]] = []
-    log.listen(lambda: heard.append((log.last, log.is_closed)))
+    log.listen(lambda *_: heard.append((log.last, log.is_closed)))
     log.close([b"a", b"b"])
     assert heard == [(2, True)]
 
