@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -363,15 +364,20 @@ class Hub:
         return self._shelf.remove(stream)
 
     def tick(self, now: float) -> None:
-        """Looks at every clock of every stream; `now` is of `time.monotonic`."""
+        """Looks at every clock that may have run out; `now` is of `time.monotonic`."""
         for running in list(self._running.values()):
             stream = running.stream
-            ending = self._overdue(stream, now)
+            if now < stream.quiet_until:
+                continue
+            deadlines = self._deadlines(stream)
+            ending = next((ending for due, ending in deadlines if due <= now), None)
             if ending is not None:
                 self.stop(stream, ending)
                 continue
             if stream.is_paused:
                 running.producer.make_room()  # what others have given back is no reader's doing
+            else:
+                stream.quiet_until = min((due for due, _ in deadlines), default=math.inf)
             self._beat(stream, now)
         self._abandoned.expire(now)
         if self._shelf.expire(now):
@@ -408,26 +414,26 @@ class Hub:
                 "The stream buffers are full.", code="buffers_full", retry_after_s=_BUSY_RETRY_S
             )
 
-    def _overdue(self, stream: LiveStream, now: float) -> Ending | None:
+    def _deadlines(self, stream: LiveStream) -> list[tuple[float, Ending]]:
+        """When the stream's clocks run out, as it is now, and how it then ends; the first of those
+        that are over counts."""
         clocks = self._clocks
-        if stream.max_duration_s and now - stream.started >= stream.max_duration_s:
-            return DURATION_CAP
-        if (
-            stream.detached_since is not None
-            and stream.patience_s is not None
-            and now - stream.detached_since >= stream.patience_s
-        ):
-            return CLIENT_GONE
-        is_alone = stream.detached_since is not None and not stream.is_attached
-        quiet_s = now - max(stream.last_event, stream.detached_since or 0)
-        if is_alone and 0 < clocks.session_s <= quiet_s:
-            return error_ending("timeout")
+        found = []
+        if stream.max_duration_s:
+            found.append((stream.started + stream.max_duration_s, DURATION_CAP))
+        if (left_at := stream.detached_since) is not None:
+            if (patience_s := stream.patience_s) is not None:
+                found.append((left_at + patience_s, CLIENT_GONE))
+            if clocks.session_s:
+                quiet_since = max(stream.last_event, left_at)
+                found.append((quiet_since + clocks.session_s, error_ending("timeout")))
         if stream.first_event is None:
-            if clocks.first_token_s and now - stream.started >= clocks.first_token_s:
-                return error_ending("upstream_timeout")
-        elif clocks.idle_s and not stream.is_paused and now - stream.last_event >= clocks.idle_s:
-            return error_ending("upstream_idle")
-        return None
+            if clocks.first_token_s:
+                due = stream.started + clocks.first_token_s
+                found.append((due, error_ending("upstream_timeout")))
+        elif clocks.idle_s and not stream.is_paused:
+            found.append((stream.last_event + clocks.idle_s, error_ending("upstream_idle")))
+        return found
 
     def _beat(self, stream: LiveStream, now: float) -> None:
         interval_s = self._clocks.heartbeat_s
@@ -435,6 +441,7 @@ class Hub:
             interval_s /= 2  # nothing to see yet: show sooner that somebody is there
         for reader in list(stream.readers):
             reader.tick(now, interval_s)
+            stream.quiet_until = min(stream.quiet_until, reader.due(interval_s))
 
     def _ended(self, stream: LiveStream) -> None:
         self._running.pop(stream.id).lease.release()

@@ -161,6 +161,7 @@ class LiveStream:
         "moments",
         "opened",
         "origin",
+        "quiet_until",
         "readers",
         "recording",
         "resume_ttl_s",
@@ -213,6 +214,8 @@ class LiveStream:
         self.last_event = self.started
         self.is_paused = False
         self.detached_since: float | None = None
+        #: Before this none of its clocks can run out, unless it is told to `look_again`.
+        self.quiet_until = 0.0
         self.moments: list[Moment] = []
         self.kept: asyncio.Future[bool] | None = None  #: its coming into the store
         #: How far the log may be trimmed for the store's sake; asking makes the store hurry.
@@ -287,6 +290,10 @@ class LiveStream:
         if self.ending is None and len(self.moments) < _MAX_MOMENTS:
             self.moments.append(Moment(what, time.monotonic()))
 
+    def look_again(self) -> None:
+        """Something has changed that may make a clock run out sooner."""
+        self.quiet_until = 0.0
+
     def attach(self) -> None:
         """Somebody is going to read: a response, also while it waits for its first byte."""
         self._attached += 1
@@ -299,6 +306,7 @@ class LiveStream:
         self._attached -= 1
         if not self._attached:
             self.detached_since = time.monotonic()
+            self.look_again()
             self.mark("client_left")
             if self.opened.done() and (declined := self.opened.result().declined):
                 declined.close()

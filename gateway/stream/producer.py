@@ -87,6 +87,7 @@ class Producer:
                 stream.last_event = now = time.monotonic()
                 if stream.first_event is None:
                     stream.first_event = now
+                    stream.look_again()
                 events = wire.feed(blocks)
                 if wire.ending is not None:
                     self._finish(wire.ending, events)
@@ -135,6 +136,7 @@ class Producer:
             stream.drop_lapsed()
         elif self._answer is not None and not self._has_room():
             stream.is_paused = True
+            stream.look_again()
             stream.mark("paused")
             self._answer.pause()
 

@@ -133,6 +133,7 @@ class Reader:
         stream = self._stream
         stream.readers.add(self)
         stream.was_read = True
+        stream.look_again()
         stream.log.listen(self._more)
         try:
             await self._copy()
@@ -158,6 +159,12 @@ class Reader:
             self._wake()
         elif heartbeat_s and not self._is_full and now - self.last_write >= heartbeat_s:
             self._beat()
+
+    def due(self, heartbeat_s: float) -> float:
+        """When `tick` may have something to do, unless something is written before."""
+        if not heartbeat_s:
+            return self._leave_at
+        return min(self._leave_at, self.last_write + heartbeat_s)
 
     def lapse(self) -> None:
         """The log has passed it by: disconnects the client, also one that takes nothing."""

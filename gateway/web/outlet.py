@@ -35,7 +35,6 @@ class Outlet:
         "_request",
         "_stalls",
         "_writer",
-        "is_waiting",
         "last_seen",
         "stalled_since",
         "writes",
@@ -58,11 +57,9 @@ class Outlet:
         self._is_chunked = hdrs.TRANSFER_ENCODING in response.headers
         self._has_begun = False
         self._is_plain = False  # begun, with chunks and without compression: as nearly always
-        self.is_waiting = False
         self.writes = 0
         self.last_seen = (0, 0, 0)
         self.stalled_since: float | None = None
-        stalls.outlets.add(self)
 
     def push(self, frames: bytes) -> bool:
         """Writes at once; whether the client has room for more.
@@ -114,11 +111,11 @@ class Outlet:
         Raises:
             ConnectionResetError: the client has gone.
         """
-        self.is_waiting = True
+        self._stalls.waiting.add(self)
         try:
             await self._writer.drain()
         finally:
-            self.is_waiting = False
+            self._has_room()
 
     async def write_frames(self, frames: bytes) -> None:
         """Writes at once and waits until the client has room again.
@@ -169,7 +166,7 @@ class Outlet:
         transport = self._request.transport
         if transport is None:
             raise ConnectionResetError
-        self.is_waiting = True
+        self._stalls.waiting.add(self)
         try:
             # asyncio's TLS transport calls an empty buffer full when the limit is 0.
             is_tls = transport.get_extra_info("sslcontext") is not None
@@ -177,7 +174,11 @@ class Outlet:
             await self._writer.drain()
             transport.set_write_buffer_limits()
         finally:
-            self.is_waiting = False
+            self._has_room()
+
+    def _has_room(self) -> None:
+        self.stalled_since = None
+        self._stalls.waiting.discard(self)
 
     def break_off(self) -> None:
         """Closes the connection without the end that HTTP asks for.
@@ -198,10 +199,6 @@ class Outlet:
         if self._request.transport is not None:
             self._request.transport.abort()
 
-    def close(self) -> None:
-        """The response is over: the watch forgets it."""
-        self._stalls.outlets.discard(self)
-
     @property
     def transport(self) -> asyncio.Transport | None:
         return self._request.transport
@@ -216,18 +213,17 @@ class StallWatch:
 
     def __init__(self, stall_s: float) -> None:
         self._stall_s = stall_s
-        self.outlets: set[Outlet] = set()
+        self.waiting: set[Outlet] = set()  #: those for which something waits
 
     def tick(self, now: float) -> None:
         if not self._stall_s:
             return
-        for outlet in list(self.outlets):
+        for outlet in list(self.waiting):
             self._look(outlet, now)
 
     def _look(self, outlet: Outlet, now: float) -> None:
         transport = outlet.transport
-        if not outlet.is_waiting or transport is None:
-            outlet.stalled_since = None
+        if transport is None:
             return
         seen = (outlet.writes, transport.get_write_buffer_size(), _unacknowledged_bytes(transport))
         if outlet.stalled_since is None or seen != outlet.last_seen:

@@ -95,8 +95,6 @@ async def _copy(request: web.Request, response: web.StreamResponse, answer: Body
         _note_failure(request, error)
         await outlet.flush()
         outlet.break_off()
-    finally:
-        outlet.close()
 
 
 def _note_failure(request: web.Request, error: UpstreamError) -> None:

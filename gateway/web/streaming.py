@@ -157,13 +157,9 @@ async def relay_stream(
     outlet = Outlet(request, response, writer, services.stalls, encoder)
     for written in (headers, response.headers):
         written.clear()  # the head is bytes by now; these are 3 KiB for as long as the stream runs
-    try:
-        if first:
-            await outlet.write_frames(first)
-        interval_s = manner.interval_s
-        await services.hub.read(stream, outlet, interval_s=interval_s, cursor=seq)
-    finally:
-        outlet.close()
+    if first:
+        await outlet.write_frames(first)
+    await services.hub.read(stream, outlet, interval_s=manner.interval_s, cursor=seq)
     return response
 
 

@@ -255,7 +255,7 @@ async def test_typed_stream_goes_on_for_its_grace_when_its_stalled_client_is_cut
         on.backend.script = pour_for_ever
         async with on.asking(CHAT):
             exchange = await on.backend.wait_for_exchanges()
-            watched = on.gateway.services.stalls.outlets
+            watched = on.gateway.services.stalls.waiting
             await until(lambda: len(watched) == 1)
             await until(lambda: not watched)
             paused_at = exchange.bytes_accepted
@@ -297,7 +297,7 @@ async def test_with_detach_a_client_behind_the_log_is_disconnected_at_once(
     settings = {"backpressure_policy": "detach", "write_stall_seconds": 0}
     async with scene(**settings) as on, on.asking(asked, **FINISH) as client:
         await on.wait_for_ending("completed")
-        await until(lambda: not on.gateway.services.stalls.outlets)  # although it never reads
+        await until(lambda: not on.gateway.services.stalls.waiting)  # although it never reads
         await client.head()
         with pytest.raises(BrokenOffError) as error:
             await client.body()
@@ -468,8 +468,8 @@ async def test_slow_but_steady_client_is_not_taken_for_a_stalled_one() -> None:
         reading = asyncio.create_task(in_sips(client))
         for _ in range(3):
             async with on.asking(("/large", None)):
-                await until(lambda: len(on.gateway.services.stalls.outlets) == 2)
-                await until(lambda: len(on.gateway.services.stalls.outlets) == 1)
+                await until(lambda: len(on.gateway.services.stalls.waiting) == 2)
+                await until(lambda: len(on.gateway.services.stalls.waiting) == 1)
         reading.cancel()
         got = b"".join(await reading)
         assert got + await client.exactly(len(DOWNLOAD) - len(got)) == DOWNLOAD

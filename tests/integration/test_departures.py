@@ -138,7 +138,7 @@ class Scene:
             "streams in the metric": self.gateway.metric("sluice_streams_active"),
             "leases": len(services.leases),
             "buffered bytes": services.hub.buffered_bytes,
-            "watched outlets": len(services.stalls.outlets),
+            "watched outlets": len(services.stalls.waiting),
             "watched clients": len(services.presence.transports),
             "unfinished answers": self.answering.unfinished,
             "backend connections": self.backend.open_connections - idle,
