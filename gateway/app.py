@@ -53,6 +53,7 @@ from gateway.telemetry.observer import StreamObserver
 from gateway.telemetry.vitals import Vitals
 from gateway.tokens import AdminToken, ApiKeyAuthenticator, Authenticator, NoAuthentication
 from gateway.tokens.links import Links, link_key_path
+from gateway.upstream.breaker import Breaker
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.retry import Retrying
 from gateway.web import (
@@ -232,6 +233,9 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
     backoff = _make_backoff(settings)
     keeper = Keeper(store, backoff=backoff, watch=faults)
     upstream = UpstreamClient(upstream_url, connect_s=settings.upstream_connect_seconds)
+    breaker = Breaker(
+        settings.breaker_failure_threshold, settings.breaker_reset_seconds, watch=faults
+    )
     hub = Hub(
         clocks=Clocks(
             first_token_s=settings.upstream_first_token_seconds,
@@ -258,8 +262,13 @@ def _make_services(settings: Settings, upstream_url: str) -> Services:
         store=store,
         keeper=keeper,
         upstream=upstream,
+        breaker=breaker,
         retrying=Retrying(
-            upstream.ask, backoff, clock_s=settings.upstream_first_token_seconds, watch=faults
+            upstream.ask,
+            backoff,
+            breaker=breaker,
+            clock_s=settings.upstream_first_token_seconds,
+            watch=faults,
         ),
         flags=flags,
         controls=Controls(settings, flags, partial(_set_debug, settings)),

@@ -351,6 +351,14 @@ class Settings(BaseSettings):
     stream_error_backoff_multiplier: float = Field(
         2, ge=1, description="How much longer each wait is than the one before."
     )
+    breaker_failure_threshold: NonNegativeInt = Field(
+        5,
+        description="Questions in a row that the backend fails, after which it is left alone: "
+        "further ones get 503.",
+    )
+    breaker_reset_seconds: PositiveFloat = Field(
+        30, description="How long that lasts. Then one question tries whether the backend is back."
+    )
     stream_error_log_buffer_size: NonNegativeInt = Field(
         1000,
         description="Failures of streams, backend and store that are remembered for `/health`.",

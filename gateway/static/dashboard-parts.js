@@ -69,10 +69,10 @@ function bar(reason, number, share) {
 }
 
 function showFacts({ health, backend, backend_errors: errors, resumes }) {
-  const { store, audit, buffers, conversations, memory } = health;
+  const { store, audit, breaker, buffers, conversations, memory } = health;
   const waiting = [store.queued && `${count(store.queued)} wait`, store.unkept && `${count(store.unkept)} not kept`];
   const facts = [
-    ['Backend', backend, Object.keys(errors).length ? listed(errors) : 'no errors'],
+    ['Backend', breaker.state === 'closed' ? backend : '!Left alone', Object.keys(errors).length ? listed(errors) : 'no errors'],
     ['Store', store.degraded ? '!Away' : 'Keeps up', waiting.filter(Boolean).join(', ')],
     ['Audit log', audit.mode === 'off' ? 'Off' : audit.away ? '!Away' : `On, ${audit.mode}`,
       audit.mode === 'off' ? '' : `${plural(audit.size, 'record')}${audit.waiting ? `, ${count(audit.waiting)} wait` : ''}`],

@@ -354,7 +354,7 @@ class Hub:
         running = self._running.get(stream.id)
         has_ended = stream.end(ending)
         if has_ended and running is not None:
-            running.task.cancel()
+            running.task.cancel(ending.reason)  # for who judges the backend
         return has_ended
 
     def forget(self, stream: LiveStream) -> bool:

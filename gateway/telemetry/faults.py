@@ -66,6 +66,16 @@ class Faults:
     def backend_retried(self, *, succeeded: bool) -> None:
         self._count("backend", succeeded=succeeded)
 
+    def breaker_opened(self, *, failures: int, reset_s: float) -> None:
+        """The backend failed so many questions in a row and gets none for `reset_s`."""
+        self._remember("backend", "breaker_open")
+        fields = {"failures": failures, "reset_seconds": reset_s}
+        logger.error("upstream.breaker_opened", extra=fields)
+
+    def breaker_closed(self) -> None:
+        """It has answered again."""
+        logger.info("upstream.breaker_closed")
+
     def store_failed(
         self, problem: str, *, is_transient: bool, streams: int, failures: int
     ) -> None:

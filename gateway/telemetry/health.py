@@ -63,6 +63,7 @@ class Reading:
     max_sessions: int  #: 0 is no limit
     buffered_bytes: int
     max_buffered_bytes: int  #: 0 is no limit
+    is_backend_away: bool = False
     is_store_away: bool = False
     is_audit_away: bool = False
     audit_holds_answers: bool = False
@@ -117,6 +118,9 @@ def _fullness(name: str, used: int, limit: int) -> Iterator[Alert]:
 
 
 def _absences(reading: Reading) -> Iterator[Alert]:
+    if reading.is_backend_away:
+        message = "The backend failed again and again: questions get 503 until one is answered."
+        yield Alert("backend", Severity.CRITICAL, message, 1, 0)
     if reading.is_store_away:
         message = "The database is away: streams go on, but aren't kept."
         yield Alert("store", Severity.WARNING, message, 1, 0)

@@ -13,12 +13,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Protocol
 
 from aiohttp import hdrs
 
 from gateway.backoff import Backoff
 from gateway.errors import UpstreamError
+from gateway.upstream.breaker import Breaker
 from gateway.upstream.client import UpstreamRequest
 from gateway.upstream.exchange import Exchange
 
@@ -66,6 +68,7 @@ class Retrying:
 
     Args:
         ask: Asks once.
+        breaker: Judges the outcome of each question, retries included.
         clock_s: The first-token clock; 0 is none.
     """
 
@@ -74,11 +77,13 @@ class Retrying:
         ask: Callable[[UpstreamRequest], Awaitable[Exchange]],
         backoff: Backoff,
         *,
+        breaker: Breaker,
         clock_s: float,
         watch: Watch,
     ) -> None:
         self._ask_once = ask
         self._backoff = backoff
+        self._breaker = breaker
         self._clock_s = clock_s or math.inf
         self._watch = watch
 
@@ -90,8 +95,11 @@ class Retrying:
         answer passes at once. Cancelled, it leaves no connection.
 
         Raises:
-            UpstreamError: see `UpstreamClient.ask`.
+            UpstreamError: see `UpstreamClient.ask` and `Breaker.judge`.
         """
+        return await self._breaker.judge(partial(self._ask, request, trace_id))
+
+    async def _ask(self, request: UpstreamRequest, trace_id: str) -> Exchange:
         deadline = time.monotonic() + self._clock_s
         attempt = 0
         while True:

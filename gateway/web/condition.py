@@ -6,6 +6,7 @@ import time
 from functools import partial
 
 from gateway.telemetry.health import Alert, Reading, Severity, alerts
+from gateway.upstream.breaker import State
 from gateway.web.services import Services
 
 
@@ -32,6 +33,7 @@ def read(services: Services, now: float) -> Reading:
         max_sessions=settings.max_stream_sessions,
         buffered_bytes=services.hub.buffered_bytes,
         max_buffered_bytes=settings.buffer_total_bytes,
+        is_backend_away=services.breaker.state is not State.CLOSED,
         is_store_away=services.keeper.is_degraded,
         is_audit_away=recorder is not None and recorder.log.is_away,
         audit_holds_answers=recorder is not None and recorder.is_strict,
@@ -57,6 +59,11 @@ def add_state_metrics(services: Services) -> None:
         "sluice_buffers_limit_bytes",
         "What all logs may hold; 0 is no limit.",
         lambda: settings.buffer_total_bytes,
+    )
+    state(
+        "sluice_upstream_breaker_open",
+        "1 while the backend is left alone, since it failed again and again.",
+        lambda: services.breaker.state is not State.CLOSED,
     )
     state("sluice_store_away", "1 while the database is away.", lambda: keeper.is_degraded)
     state("sluice_store_queue", "Streams that wait to be written.", lambda: keeper.queued)

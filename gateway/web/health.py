@@ -50,6 +50,7 @@ def report(services: Services) -> dict[str, object]:
         "grade": grade(alerts),
         "alerts": [asdict(alert) for alert in alerts],
         "error_rate": _error_rate(services),
+        "breaker": _breaker(services),
         "memory": {
             "resident_bytes": resident_bytes(),
             "growth_bytes": services.vitals.memory.growth_bytes(),
@@ -81,6 +82,16 @@ def _error_rate(services: Services) -> dict[str, object]:
         "ended": share.ended,
         "failed": share.failed,
         "window_seconds": outcomes.window_s,
+    }
+
+
+def _breaker(services: Services) -> dict[str, object]:
+    breaker = services.breaker
+    return {
+        "state": breaker.state,
+        "failures": breaker.failures,
+        "threshold": services.settings.breaker_failure_threshold,
+        "retry_after_seconds": round(breaker.retry_after_s, 1),
     }
 
 

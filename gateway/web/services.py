@@ -27,6 +27,7 @@ from gateway.telemetry.trace import TraceContext
 from gateway.telemetry.vitals import Vitals
 from gateway.tokens import AdminToken, Authenticator
 from gateway.tokens.links import Links
+from gateway.upstream.breaker import Breaker
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.retry import Retrying
 from gateway.web.controls import Controls
@@ -44,6 +45,7 @@ class Services:
     store: SessionStore
     keeper: Keeper
     upstream: UpstreamClient
+    breaker: Breaker
     retrying: Retrying  #: asks the same backend, for what can be asked twice
     flags: Flags
     controls: Controls

@@ -356,6 +356,7 @@ async def test_routes_page_has_every_field_of_a_stream_and_of_health(tmp_path: P
     assert set(stream["error"]) == {"code", "message", "retryable"}
     error = '{"at", "operation", "code", "trace_id"}'
     words = {"ok", "degraded", "draining", error, "STREAM_ERROR_LOG_BUFFER_SIZE"}
+    words |= {"closed", "open", "half_open"}
     told = set(quoted(section(page("routes.md"), "Health"))) - words
     assert set(health["errors"]["latest"][0]) == set(re.findall(r"\w+", error))
     parts = {key for value in health.values() if isinstance(value, dict) for key in value}
