@@ -23,7 +23,12 @@ async def running_chromium() -> AsyncIterator[Browser]:
     path = os.environ.get("TEST_CHROMIUM") or shutil.which("chromium")
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=path, args=arguments)
+        running = await playwright.chromium.launch(
+            executable_path=path,
+            args=arguments,
+            # People's browsers have that cache.
+            ignore_default_args=["--disable-back-forward-cache"],
+        )
         yield running
         await running.close()
 

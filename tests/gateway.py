@@ -47,6 +47,12 @@ class Gateway:
             while len(self.services.hub) != count:
                 await asyncio.sleep(0.005)
 
+    async def wait_for_readers(self, count: int) -> None:
+        """Waits until exactly so many clients read a stream."""
+        async with asyncio.timeout(10):
+            while self.metric("sluice_connections_active") != count:
+                await asyncio.sleep(0.005)
+
 
 @asynccontextmanager
 async def running_gateway(upstream_url: str, **settings: object) -> AsyncIterator[Gateway]:

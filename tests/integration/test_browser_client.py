@@ -340,11 +340,14 @@ async def test_page_in_the_back_forward_cache_holds_no_connection(page: Page) ->
     async with gateway_before(ENDLESS) as gateway:
         await open_stream(page, gateway.url)
         await has_said(page, 20)
-        await page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', {persisted: true}))")
-        await page.wait_for_function("stream.state === 'paused'")
-        said = await page.evaluate("stream.text.length")
-        await page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
-        await has_said(page, said + 20)
+        await page.evaluate("addEventListener('pagehide', () => { window.left = stream.state; })")
+        await page.evaluate("addEventListener('pageshow', (event) => { window.back = event; })")
+        await page.goto(f"{gateway.url}/readyz")
+        await gateway.wait_for_readers(0)
+        await page.go_back(wait_until="commit")  # it isn't loaded again
+        await page.wait_for_function("window.back?.persisted")
+        assert await page.evaluate("left") == "paused"
+        await has_said(page, await page.evaluate("stream.text.length") + 20)
         told = await page.evaluate("told.ids")
         assert [int(one.rpartition(".")[2]) for one in told] == list(range(1, len(told) + 1))
         assert gateway.metric("sluice_sessions_created_total") == 1
