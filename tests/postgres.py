@@ -41,6 +41,16 @@ class Postgres:
         self.stop()
         shutil.rmtree(self._folder)
 
+    @property
+    def data(self) -> Path:
+        """Where its files are."""
+        return Path(self._folder, "data")
+
+    @property
+    def output(self) -> Path:
+        """What it has printed."""
+        return Path(self._folder, "output")
+
     def start(self) -> None:
         self._ctl("start", *self._options)
 
