@@ -73,6 +73,7 @@ class Ticket:
     __slots__ = (
         "_entry",
         "_has_ended",
+        "_is_counted",
         "_is_refused",
         "_recorder",
         "_rid",
@@ -85,7 +86,7 @@ class Ticket:
         self._entry = entry
         self._rid = entry.rid
         self._stream = stream
-        self._has_ended = self._is_refused = False
+        self._has_ended = self._is_refused = self._is_counted = False
         self.is_handed_over = False  #: somebody else than who began it will end it
 
     @property
@@ -109,10 +110,13 @@ class Ticket:
             raise unavailable()
 
     def refuse(self) -> None:
-        """The request is refused, since nobody could record it. Counted, once."""
+        """The request is refused, since nobody could record it in time. Counted, once. A stream
+        that has ended by then keeps its record: who asks again gets it when that is stored."""
+        if not self._is_counted:
+            self._is_counted = True
+            self._recorder.refused(self._entry)
         if not self._has_ended:
             self._is_refused = True
-            self._recorder.refused(self._entry)
             if self._recorder.log.withdraw(self._entry):
                 self._has_ended = True
             else:

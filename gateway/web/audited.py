@@ -155,7 +155,11 @@ def recorded(request: web.Request, plan: Plan) -> Plan:
     ask = plan.ask
 
     async def ask_recorded() -> Answer:
-        await ticket.durable()
+        try:
+            await ticket.durable()
+        except Unavailable:
+            ticket.refuse()  # before the stream ends, for which this would be the backend's failure
+            raise
         return await ask()
 
     return replace(

@@ -174,6 +174,10 @@ async def test_dispatch_asks_the_backend_only_after_the_record(
             status, text, _ = await say(client)
         assert (status, "audit_unavailable" in text) == (503, True)
     assert counted == [1]
+    async with stored(tmp_path, database_url) as store:
+        ends = [one for one in await bodies(store) if one["type"] == "query.end"]
+    told = [(one["outcome"], one["status"]) for one in ends]
+    assert told == [("completed", 200), ("audit_failed", 503)]
 
 
 async def test_end_holds_the_last_event_until_the_end_is_recorded(
@@ -228,6 +232,25 @@ async def test_request_that_cannot_be_recorded_gets_503_and_cancels_the_backend(
         found = await bodies(store)
     assert "audit.unavailable" in {one["type"] for one in found}
     await assert_sound(tmp_path, database_url)
+
+
+@pytest.mark.parametrize("mode", ["relay", "dispatch", "end"])
+async def test_every_refusal_counts_also_of_an_answer_that_was_whole(
+    tmp_path: Path, mode: str
+) -> None:
+    async with (
+        serving(AT_ONCE) as url,
+        audited(url, tmp_path, audit_mode=mode) as gateway,
+        aiohttp.ClientSession(gateway.url) as client,
+    ):
+        async with locked(tmp_path):
+            refused = await asyncio.gather(*(say(client) for _ in range(5)))
+        assert [status for status, _, _ in refused] == [503] * 5
+        assert gateway.metric("sluice_audit_refused_total") == 5
+    async with stored(tmp_path) as store:
+        found = await bodies(store)
+    assert [one["count"] for one in found if one["type"] == "audit.unavailable"] == [5]
+    await assert_sound(tmp_path)
 
 
 async def test_stream_that_runs_goes_on_while_the_log_is_away(tmp_path: Path) -> None:
