@@ -40,6 +40,7 @@ _REOPEN_S = 1.0
 _CLOSE_S = 5.0
 _ANCHOR_MS = 3_600_000
 _DISK_FULL = "SQLITE_FULL"
+_SERVERS_DISK_FULL = "53100"
 
 
 class Meter(Protocol):
@@ -222,7 +223,8 @@ class AuditLog:
         self._anchors.records((records and self.origin) or "", records)
 
     async def failed(self, error: AuditStoreError, waiting: Sequence[Entry]) -> None:
-        self.trouble = "disk_full" if error.detail == _DISK_FULL else "store_away"
+        is_full = error.detail in (_DISK_FULL, _SERVERS_DISK_FULL)
+        self.trouble = "disk_full" if is_full else "store_away"
         if error.detail == _DISK_FULL:
             self._is_full = True
             await asyncio.to_thread(self._ballast.release)
