@@ -30,10 +30,14 @@ class Suppressed:
 
 @dataclass(slots=True)
 class _Window:
-    until_ms: int
+    from_ms: int
     count: int = 0
     owner: str = ""
     fields: Mapping[str, Json] = field(default_factory=dict)
+
+    def is_over(self, now_ms: int) -> bool:
+        """Also when the clock was put back to before it began."""
+        return not self.from_ms <= now_ms < self.from_ms + WINDOW_MS
 
 
 class Floods:
@@ -57,7 +61,7 @@ class Floods:
         if len(self._windows) >= _MAX_KEYS or not self._has_room(now_ms):
             self._suppress(1, now_ms)
             return False
-        self._windows[key] = _Window(now_ms + WINDOW_MS)
+        self._windows[key] = _Window(now_ms)
         return True
 
     def count(self, key: Key, owner: str, fields: Mapping[str, Json]) -> None:
@@ -67,9 +71,12 @@ class Floods:
             window.count += 1
             window.owner, window.fields = owner, fields
 
-    def due(self, now_ms: int) -> Iterator[tuple[Key, str, Mapping[str, Json], int]]:
-        """What was counted in windows that are over, and whom the last one was by."""
-        over = [key for key, window in self._windows.items() if window.until_ms <= now_ms]
+    def due(
+        self, now_ms: int, *, is_last: bool = False
+    ) -> Iterator[tuple[Key, str, Mapping[str, Json], int]]:
+        """What was counted in windows that are over, and whom the last one was by. The last time
+        it is all windows."""
+        over = [key for key, one in self._windows.items() if is_last or one.is_over(now_ms)]
         for key in over:
             window = self._windows.pop(key)
             if window.count and self._has_room(now_ms):

@@ -434,7 +434,7 @@ class AuditLog:
 
     def _anchor(self, checkpoint: Checkpoint, now: int) -> None:
         """Once an hour a checkpoint goes into the log itself."""
-        if now - self._anchored_ms >= _ANCHOR_MS:
+        if not 0 <= now - self._anchored_ms < _ANCHOR_MS:  # a clock may be put back
             self._anchored_ms = now
             fields: dict[str, Json] = {"size": checkpoint.size, "root": to_text(checkpoint.root)}
             self.note("audit.anchor", fields)

@@ -239,7 +239,7 @@ class Recorder:
             return
         hashes = self.log.people.hashes(who.known_as, None, None)
         now, pseudonym = now_ms(), hashes.personal["subject"]
-        if now - self._logins.get(pseudonym, 0) < _LOGIN_MS:
+        if 0 <= now - self._logins.get(pseudonym, 0) < _LOGIN_MS:  # a clock may be put back
             return
         if len(self._logins) >= _MAX_LOGINS:
             self._logins.clear()
@@ -277,7 +277,7 @@ class Recorder:
 
     async def close(self) -> None:
         """Tells all that was counted, and closes the log."""
-        self._tell(now_ms() + self.floods.window_s * 1000)
+        self._tell(now_ms(), is_last=True)
         if self._refusals.count:
             self._tell_refusals()
         await self.log.close()
@@ -286,8 +286,8 @@ class Recorder:
         """A request was refused since its record wasn't stored in time."""
         self._count_refusal(entry.ts)
 
-    def _tell(self, now: int) -> None:
-        for key, owner, fields, count in self.floods.due(now):
+    def _tell(self, now: int, *, is_last: bool = False) -> None:
+        for key, owner, fields, count in self.floods.due(now, is_last=is_last):
             type_, reason, address = key
             told = {**fields, "count": count, "window_s": self.floods.window_s}
             self._violation(type_, reason, Who(owner, "none", address), told)

@@ -19,6 +19,15 @@ def test_first_of_a_kind_is_admitted_and_the_rest_of_its_window_is_counted() -> 
     assert floods.admits(KEY, NOW + WINDOW_MS)
 
 
+def test_window_ends_when_the_clock_is_put_back_and_at_the_last() -> None:
+    for now, is_last in ((NOW - 1, False), (NOW + 1, True)):
+        floods = Floods()
+        assert floods.admits(KEY, NOW)
+        floods.count(KEY, "addr:192.0.2.1", {})
+        assert list(floods.due(NOW + 1)) == []
+        assert list(floods.due(now, is_last=is_last)) == [(KEY, "addr:192.0.2.1", {}, 1)]
+
+
 def test_so_many_a_second_and_no_more_get_a_record() -> None:
     floods = Floods(per_second=10)
     admitted = sum(floods.admits((*KEY[:2], f"192.0.2.{n}"), NOW + n) for n in range(100))
