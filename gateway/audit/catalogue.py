@@ -20,6 +20,7 @@ from gateway.audit.keyfile import Key
 from gateway.audit.ledger import Entry, Head, Ledger, stored_head
 from gateway.audit.merkle import Frontier, frontier_at
 from gateway.audit.note import Note
+from gateway.audit.policy import DAY_S
 from gateway.audit.store import keep_checkpoint, node_reader
 from gateway.audit.uuid7 import uuid7
 from gateway.database import Database
@@ -27,6 +28,9 @@ from gateway.errors import AuditError
 
 #: A log whose process has said nothing for so long has lost it. It says something each minute.
 ABANDONED_MS = 5 * 60_000
+#: Times in a log never go back, so one that is this far ahead of the clock isn't gone on with: what
+#: was written to it would be kept for so much too long.
+_AHEAD_MS = DAY_S * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,8 @@ class Catalogue:
             if is_sound:
                 count, head = self._end_unended(connection, head, now_ms, ends or {})
                 unknown += count
-            if resumes and is_sound and resumed is None and row.kind == self._identity.kind:
+            goes_on = resumes and is_sound and row.last_ts <= now_ms + _AHEAD_MS
+            if goes_on and resumed is None and row.kind == self._identity.kind:
                 resumed = head
                 continue
             catalogue = self._abandon(connection, catalogue, head, now_ms)

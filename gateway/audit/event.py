@@ -260,7 +260,7 @@ _event(
     Cls.AUDIT,
     "audit.clock",
     {"offset_ms": Whole(-(2**53) + 1)},
-    {"action": one_of("noted", "sweep_refused", OTHER)},
+    {"action": one_of("noted", "sweep_refused", "sweep_resumed", OTHER)},
 )
 _event(Cls.AUDIT, "audit.unavailable", {**_SPAN, **_CAUSE})
 _event(Cls.AUDIT, "audit.restored", {"applied": _COUNT})

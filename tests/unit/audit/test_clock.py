@@ -57,6 +57,48 @@ async def test_leap_forward_stops_sweeps_for_a_day(
     await assert_sound(tmp_path, database_url)
 
 
+async def test_clock_that_is_put_right_is_believed_again_and_watched_as_before(
+    tmp_path: Path, database_url: str | None
+) -> None:
+    clock = Clock()
+    async with running_log(tmp_path, database_url, policy=SHORT) as audited:
+        sweeper = Sweeper(audited.log, clock=clock)
+        for _ in range(2):
+            clock.ahead_ms = 3650 * DAY_MS
+            assert await refused(sweeper)
+            clock.ahead_ms -= DAY_MS
+            assert await refused(sweeper)  # that isn't where it was
+            clock.ahead_ms = 0
+            assert [await refused(sweeper), await refused(sweeper)] == [False, False]
+        assert not await refused(Sweeper(audited.log))
+        told = [
+            one["action"] for one in await bodies(audited.store) if one["type"] == "audit.clock"
+        ]
+        assert told == ["sweep_refused", "sweep_resumed"] * 2
+    await assert_sound(tmp_path, database_url)
+
+
+async def test_log_of_a_clock_that_was_ahead_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as ahead:
+        ahead.setattr("gateway.audit.log.now_ms", lambda: now_ms() + 2 * DAY_MS)
+        async with running_log(tmp_path, is_closed=False) as audited:
+            first = audited.log.origin
+    async with running_log(tmp_path) as audited:
+        assert audited.log.origin != first
+    async with stored(tmp_path) as store:
+        states = {log.origin: log.state for log in await store.logs()}
+        (opened,) = [
+            one
+            for one in await bodies(store)
+            if one["type"] == "audit.open" and one["log"] != first
+        ]
+    assert states[str(first)] == "abandoned"
+    assert int(str(opened["ts"])) < now_ms() + DAY_MS
+    await assert_sound(tmp_path)
+
+
 async def test_leap_of_less_than_a_day_or_backwards_stops_nothing(tmp_path: Path) -> None:
     clock = Clock()
     async with running_log(tmp_path, policy=SHORT) as audited:
