@@ -24,8 +24,6 @@ Object: TypeAlias = "dict[str, Json]"
 MAX_INTEGER = 2**53 - 1
 MAX_DEPTH = 8
 
-_PLAIN = frozenset({str, bool})
-_NESTED = frozenset({dict, list})
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 
 
@@ -35,8 +33,15 @@ def encode(value: Mapping[str, Json]) -> bytes:
     Raises:
         AuditError: `not_canonical`: it holds something that can't be spelt; says what.
     """
-    _check(value, MAX_DEPTH)
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    try:
+        raw = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:
+        _check(value, MAX_DEPTH)
+        raise AuditError("not_canonical", "not JSON") from None
+    # Checked afterwards, since of what became ASCII the kinds of its values are enough to see.
+    check = _check_ascii if raw.isascii() else _check
+    check(value, MAX_DEPTH)
+    return raw
 
 
 def decode(raw: bytes) -> Object:
@@ -52,10 +57,8 @@ def decode(raw: bytes) -> Object:
         raise AuditError("not_canonical", "not JSON") from None
     if not isinstance(value, dict):
         raise AuditError("not_canonical", "not an object")
-    if not raw.isascii():
-        _check(value, MAX_DEPTH)
-    else:
-        _check_ascii(value, MAX_DEPTH)
+    check = _check_ascii if raw.isascii() else _check
+    check(value, MAX_DEPTH)
     if orjson.dumps(value, option=orjson.OPT_SORT_KEYS) != raw:
         raise AuditError("not_canonical", "not spelt as RFC 8785 says")
     return value
@@ -107,23 +110,19 @@ def _check_parts(value: dict[object, object] | list[object], depth: int) -> None
         _check(item, depth)
 
 
-def _check_ascii(value: dict[str, object] | list[object], depth: int) -> None:
-    """As `_check`, for what was read from ASCII, where any string is as it must be: whole logs are
-    read by this."""
-    items = value.values() if isinstance(value, dict) else value
-    kinds = {*map(type, items)} - _PLAIN
-    if int in kinds:
-        kinds.remove(int)
-        whole = [one for one in items if type(one) is int]
-        if max(whole) > MAX_INTEGER or min(whole) < -MAX_INTEGER:
-            raise AuditError("not_canonical", "an integer is out of range")
-    if not kinds:
-        return
-    if depth == 1 or not kinds <= _NESTED:
-        _check_parts(value, depth - 1)  # type: ignore[arg-type]
-    for item in items:
-        if type(item) in _NESTED:
-            _check_ascii(item, depth - 1)  # type: ignore[arg-type]
+def _check_ascii(value: object, depth: int) -> None:
+    """As `_check`, for an object or array that is ASCII when it is spelt, where any string is as
+    it must be: each record is written by this and whole logs are read by it."""
+    for item in value.values() if isinstance(value, dict) else value:  # type: ignore[attr-defined]
+        kind = type(item)
+        if kind is str or kind is bool:
+            continue
+        if kind is int and -MAX_INTEGER <= item <= MAX_INTEGER:
+            continue
+        if (kind is dict or kind is list) and depth > 1:
+            _check_ascii(item, depth - 1)
+        else:
+            _check(item, depth - 1)
 
 
 def _check_text(text: str) -> None:

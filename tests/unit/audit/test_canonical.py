@@ -163,6 +163,18 @@ def test_standard_library_spells_the_same(value: dict[str, object]) -> None:
     assert encode(value) == expected.encode()  # type: ignore[arg-type]
 
 
+ODD = st.sampled_from(
+    [None, 0.5, 1.0, 2**53, -(2**53), 2**70, "\udc00", "e\u0301", (), b"", {1: 2}]
+)
+
+
+@given(OBJECTS, st.recursive(ODD, lambda odd: st.tuples(odd, VALUES).map(list), max_leaves=4))
+def test_one_value_that_has_no_place_spoils_all(value: dict[str, object], odd: object) -> None:
+    with pytest.raises(AuditError) as caught:
+        encode(value | {"odd": {"one": odd}})  # type: ignore[arg-type]
+    assert caught.value.code == "not_canonical"
+
+
 @given(st.binary())
 def test_bytes_survive_as_text(raw: bytes) -> None:
     assert from_text(to_text(raw)) == raw
