@@ -21,6 +21,26 @@ from gateway.audit.record import Record, seal
 from gateway.database import Database, Parameters
 from gateway.errors import AuditError
 
+_logs, _unended = tables.logs, tables.unended
+#: Nothing, if somebody else has written to the log.
+_MOVED = (
+    sa.update(_logs)
+    .where(
+        _logs.c.id == sa.bindparam("of"),
+        _logs.c.state == sa.literal_column("'open'"),
+        _logs.c.frontier == sa.bindparam("before"),
+    )
+    .values(
+        size=sa.bindparam("now_size"),
+        last_ts=sa.bindparam("now_ts"),
+        seen_ms=sa.bindparam("now_ts"),
+        frontier=sa.bindparam("now_frontier"),
+    )
+)
+_ENDED = sa.delete(_unended).where(
+    _unended.c.log == sa.bindparam("of"), _unended.c.seq == sa.bindparam("start")
+)
+
 
 @dataclass(slots=True, eq=False)
 class Entry:
@@ -89,7 +109,9 @@ class Ledger:
         self._records = tables.Insert(tables.records, database)
         self._personal = tables.Insert(tables.personal, database)
         self._tiles = tables.Insert(tables.tiles, database)
-        self._unended = tables.Insert(tables.unended, database)
+        self._begun = tables.Insert(tables.unended, database)
+        self._ended = tables.Statement(_ENDED, database)
+        self._moved = tables.Statement(_MOVED, database)
 
     def append(
         self,
@@ -115,30 +137,20 @@ class Ledger:
         self._records.execute(connection, rows.records)
         self._personal.execute(connection, rows.personal)
         self._tiles.execute(connection, rows.tiles)
-        self._unended.execute(connection, list(rows.begun.values()))
-        if rows.ended:
-            unended = tables.unended
-            gone = (unended.c.log == head.id) & unended.c.seq.in_(rows.ended)
-            connection.execute(sa.delete(unended).where(gone))
+        self._begun.execute(connection, list(rows.begun.values()))
+        self._ended.execute(connection, [{"of": head.id, "start": one} for one in rows.ended])
         return sealed
 
     def _move(self, connection: sa.Connection, sealed: Sealed) -> None:
-        head, logs = sealed.head, tables.logs
-        moved = connection.execute(
-            sa.update(logs)
-            .where(
-                logs.c.id == head.id,
-                logs.c.state == "open",
-                logs.c.frontier == sealed.before,
-            )
-            .values(
-                size=head.frontier.size,
-                last_ts=head.last_ts,
-                seen_ms=head.last_ts,
-                frontier=head.frontier.save(),
-            )
-        )
-        if moved.rowcount != 1:
+        head = sealed.head
+        row = {
+            "of": head.id,
+            "before": sealed.before,
+            "now_size": head.frontier.size,
+            "now_ts": head.last_ts,
+            "now_frontier": head.frontier.save(),
+        }
+        if self._moved.execute(connection, [row]) != 1:
             raise AuditError("bad_head", "the stored log isn't the one that was written last")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 
 import sqlalchemy as sa
 
@@ -101,3 +102,19 @@ class Insert:
     def execute(self, connection: sa.Connection, rows: Sequence[Parameters]) -> None:
         if rows:
             self._database.execute(connection, self._text, rows)
+
+
+class Statement:
+    """Any other statement, compiled once too; each row names every parameter."""
+
+    def __init__(self, statement: sa.UpdateBase, database: Database) -> None:
+        compiled = statement.compile(dialect=database.dialect)
+        self._text = str(compiled)
+        self._row = itemgetter(*getattr(compiled, "positiontup", ()))
+        self._database = database
+
+    def execute(self, connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> int:
+        """How many that changed; with several rows -1, where the database doesn't say."""
+        if not rows:
+            return 0
+        return self._database.execute(connection, self._text, list(map(self._row, rows)))

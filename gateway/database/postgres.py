@@ -57,7 +57,9 @@ class Postgres:
         return postgresql.insert(table)
 
     def execute(self, connection: sa.Connection, text: str, rows: Sequence[Parameters]) -> int:
-        return connection.exec_driver_sql(text, list(rows)).rowcount
+        # Of several executions at once the driver doesn't count what they changed.
+        parameters = rows[0] if len(rows) == 1 else list(rows)
+        return connection.exec_driver_sql(text, parameters).rowcount
 
     async def run(self, work: Callable[[sa.Connection], _T], *, writes: bool = False) -> _T:
         try:
