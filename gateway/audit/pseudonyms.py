@@ -11,6 +11,7 @@ import hmac
 import unicodedata
 
 from gateway.audit.canonical import to_text
+from gateway.audit.mac import hmac_sha256
 from gateway.errors import AuditError
 
 _TAG = b"gw-audit/1 "
@@ -64,7 +65,7 @@ def _keyed_hash(key: bytes, kind: bytes, scope: str, text: str | bytes) -> bytes
     if "\0" in scope:
         raise AuditError("bad_scope", "a scope can't hold NUL, which ends it")
     message = [_TAG, kind, b"\0", _utf8(scope), b"\0", _bytes_of(text)]
-    return hmac.digest(key, b"".join(message), "sha256")
+    return hmac_sha256(key, b"".join(message))
 
 
 def _bytes_of(text: str | bytes) -> bytes:

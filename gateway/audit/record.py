@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from gateway.audit.canonical import Object, decode, encode, from_text, to_text
 from gateway.audit.draft import Draft
 from gateway.audit.event import TYPES
+from gateway.audit.mac import hmac_sha256
 from gateway.audit.merkle import leaf_hash
 from gateway.audit.policy import Cls
 from gateway.errors import AuditError
@@ -94,7 +95,7 @@ def seal(draft: Draft, log: str, seq: int, ts: int, *, entropy: Entropy = os.ura
 def commitment(personal: Personal) -> bytes:
     """What the body holds in a value's place. 256 random bits of salt keep it from being tried."""
     message = _FIELD_TAG + personal.field.encode() + b"\0" + personal.value
-    return hmac.digest(personal.salt, message, "sha256")
+    return hmac_sha256(personal.salt, message)
 
 
 def read_body(body: bytes, log: str, seq: int) -> Object:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hmac
 import re
 from binascii import b2a_base64
 from collections.abc import Mapping
 
 from gateway.audit.canonical import Object, decode
 from gateway.audit.event import TYPES
+from gateway.audit.mac import hmac_sha256
 from gateway.audit.record import MAX_BODY_BYTES, SALT_BYTES, VERSION
 from gateway.audit.verify.findings import Bad
 from gateway.errors import AuditError
@@ -42,6 +42,7 @@ def read(raw: bytes) -> Object:
 
 def is_committed(commit: Mapping[str, object], name: str, salt: bytes, value: bytes) -> bool:
     """Whether the body's commitments have one to this value."""
-    made = hmac.digest(salt, b"gw-audit/1 field\0%b\0%b" % (name.encode(), value), "sha256")
-    text = b2a_base64(made, newline=False)[:-1].translate(_URL).decode()
-    return len(salt) == SALT_BYTES and commit.get(name) == text
+    if len(salt) != SALT_BYTES:
+        return False
+    made = hmac_sha256(salt, b"gw-audit/1 field\0%b\0%b" % (name.encode(), value))
+    return commit.get(name) == b2a_base64(made, newline=False)[:-1].translate(_URL).decode()
