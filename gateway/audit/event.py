@@ -56,13 +56,14 @@ AUTH_METHODS = ("none", "api_key", "jwt", "proxy", "link", "admin")
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """One kind of event. `needed` and `others` are its fields; `personal` those that go in as
-    salted commitments, their values apart."""
+    """One kind of event. `needed` and `others` are its fields, `rules` both; `personal` those that
+    go in as salted commitments, their values apart."""
 
     name: str
     cls: Cls
     needed: Mapping[str, Rule]
     others: Mapping[str, Rule]
+    rules: Mapping[str, Rule]
     personal: frozenset[str]
 
 
@@ -77,7 +78,9 @@ def _event(
     others: Mapping[str, Rule] | None = None,
     personal: str = "",
 ) -> None:
-    _TYPES[name] = EventType(name, cls, needed, others or {}, frozenset(personal.split()))
+    others = others or {}
+    rules = {**others, **needed}
+    _TYPES[name] = EventType(name, cls, needed, others, rules, frozenset(personal.split()))
 
 
 _COUNT = Whole()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
@@ -175,10 +175,10 @@ def _seal(head: Head, entries: Iterable[Entry]) -> tuple[Sealed, _Rows]:
         seq, last_ts = frontier.size, max(entry.ts, last_ts)
         seq_of[entry] = seq
         start = _start_of(entry, head.origin, seq_of)
-        record = seal(_with_start(entry, start), head.origin, seq, last_ts)
+        record = seal(entry.draft, head.origin, seq, last_ts, start=start)
         made.append(record)
-        tiles = frontier.append(record.leaf)
-        rows.tiles += [(head.id, *one) for one in tiles]
+        for tile in frontier.append(record.leaf):
+            rows.tiles.append((head.id, *tile))
         _add(rows, head.id, record, entry, start)
     before = head.frontier.save()
     return Sealed(Head(head.id, head.origin, last_ts, frontier), made, before), rows
@@ -186,20 +186,14 @@ def _seal(head: Head, entries: Iterable[Entry]) -> tuple[Sealed, _Rows]:
 
 def _add(rows: _Rows, log: int, record: Record, entry: Entry, start: int | None) -> None:
     rows.records.append((log, record.seq, record.ts, record.cls.value, record.type, record.body))
-    subject = record.subject
-    rows.personal += [
-        (log, record.seq, one.field, subject, one.salt, one.value) for one in record.personal
-    ]
+    if record.personal:
+        subject = record.subject
+        for name, value, salt in record.personal:
+            rows.personal.append((log, record.seq, name, subject, salt, value))
     if record.type == "query.start":
         rows.begun[record.seq] = (log, record.seq, entry.draft.fields["rid"], record.ts)
     elif start is not None and rows.begun.pop(start, None) is None:
         rows.ended.append(start)
-
-
-def _with_start(entry: Entry, start: int | None) -> Draft:
-    if start is None:
-        return entry.draft
-    return replace(entry.draft, fields={**entry.draft.fields, "start": start})
 
 
 def _start_of(entry: Entry, origin: str, seq_of: dict[Entry, int]) -> int | None:

@@ -64,8 +64,8 @@ def is_equal(one: bytes, other: bytes) -> bool:
 def _keyed_hash(key: bytes, kind: bytes, scope: str, text: str | bytes) -> bytes:
     if "\0" in scope:
         raise AuditError("bad_scope", "a scope can't hold NUL, which ends it")
-    message = [_TAG, kind, b"\0", _utf8(scope), b"\0", _bytes_of(text)]
-    return hmac_sha256(key, b"".join(message))
+    message = b"%b%b\0%b\0%b" % (_TAG, kind, _utf8(scope), _bytes_of(text))
+    return hmac_sha256(key, message)
 
 
 def _bytes_of(text: str | bytes) -> bytes:

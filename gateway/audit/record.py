@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from gateway.audit.canonical import Object, decode, encode, from_text, to_text
 from gateway.audit.draft import Draft
@@ -26,12 +26,12 @@ SALT_BYTES = 32
 MAX_BODY_BYTES = 4096
 
 _FIELD_TAG = b"gw-audit/1 field\0"
+_SUBJECTS = frozenset({"subject", "target"})
 
 Entropy = Callable[[int], bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Personal:
+class Personal(NamedTuple):
     """A value that the body commits to. Stored apart, so that it can be erased alone."""
 
     field: str
@@ -39,8 +39,7 @@ class Personal:
     salt: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One entry of a log. `body` is stored as it is: nobody encodes it a second time."""
 
     seq: int
@@ -55,38 +54,47 @@ class Record:
     def subject(self) -> bytes | None:
         """The pseudonym that the personal values are found by: of who did it, or of whom an export
         or a hold was about. No event has both."""
-        found = (one.value for one in self.personal if one.field in ("subject", "target"))
-        return next(found, None)
+        for one in self.personal:
+            if one.field in _SUBJECTS:
+                return one.value
+        return None
 
 
-def seal(draft: Draft, log: str, seq: int, ts: int, *, entropy: Entropy = os.urandom) -> Record:
+def seal(
+    draft: Draft,
+    log: str,
+    seq: int,
+    ts: int,
+    *,
+    start: int | None = None,
+    entropy: Entropy = os.urandom,
+) -> Record:
     """The draft as entry `seq` of `log`, at `ts` milliseconds since 1970, which never go back
     within a log. Ids and salts are new, so two records of one event have nothing in common.
+
+    Args:
+        start: Of an end: the number of the request's start record, where that is known.
 
     Raises:
         AuditError: `too_large`: a body has at most 4 KiB.
     """
-    salts = entropy(NONCE_BYTES + SALT_BYTES * len(draft.personal))
-    personal = tuple(
-        Personal(name, value, salts[start : start + SALT_BYTES])
-        for start, (name, value) in zip(
-            range(NONCE_BYTES, len(salts), SALT_BYTES), draft.personal, strict=True
-        )
-    )
-    body = encode(
-        {
-            **draft.fields,
-            "v": VERSION,
-            "log": log,
-            "seq": seq,
-            "ts": ts,
-            "cls": draft.cls.value,
-            "type": draft.type,
-            "policy": draft.policy,
-            "nonce": to_text(salts[:NONCE_BYTES]),
-            "commit": {one.field: to_text(commitment(one)) for one in personal},
-        }
-    )
+    random = entropy(NONCE_BYTES + SALT_BYTES * len(draft.personal))
+    personal = tuple(_salted(draft.personal, random))
+    value: Object = {
+        **draft.fields,
+        "v": VERSION,
+        "log": log,
+        "seq": seq,
+        "ts": ts,
+        "cls": draft.cls.value,
+        "type": draft.type,
+        "policy": draft.policy,
+        "nonce": to_text(random[:NONCE_BYTES]),
+        "commit": {one.field: to_text(commitment(one)) for one in personal},
+    }
+    if start is not None:
+        value["start"] = start
+    body = encode(value)
     if len(body) > MAX_BODY_BYTES:
         raise AuditError("too_large", "a body has at most 4 KiB")
     return Record(seq, ts, draft.cls, draft.type, body, leaf_hash(body), personal)
@@ -94,8 +102,15 @@ def seal(draft: Draft, log: str, seq: int, ts: int, *, entropy: Entropy = os.ura
 
 def commitment(personal: Personal) -> bytes:
     """What the body holds in a value's place. 256 random bits of salt keep it from being tried."""
-    message = _FIELD_TAG + personal.field.encode() + b"\0" + personal.value
-    return hmac_sha256(personal.salt, message)
+    field, value, salt = personal
+    return hmac_sha256(salt, b"%b%b\0%b" % (_FIELD_TAG, field.encode(), value))
+
+
+def _salted(values: Iterable[tuple[str, bytes]], random: bytes) -> Iterator[Personal]:
+    at = NONCE_BYTES
+    for name, value in values:
+        yield Personal(name, value, random[at : at + SALT_BYTES])
+        at += SALT_BYTES
 
 
 def read_body(body: bytes, log: str, seq: int) -> Object:

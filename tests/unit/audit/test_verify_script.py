@@ -179,7 +179,7 @@ def verify_head(log: str, size: int, leaves: list[bytes]) -> Checkpoint:
 
 def altered(entry: Entry, **changes: object) -> Entry:
     body = encode({**decode(entry.record.body), **changes})  # type: ignore[dict-item]
-    return Entry(replace(entry.record, body=body, leaf=leaf_hash(body)), entry.values)
+    return Entry(entry.record._replace(body=body, leaf=leaf_hash(body)), entry.values)
 
 
 def of_type(history: History, type_: str, nth: int = 3) -> int:
@@ -188,7 +188,7 @@ def of_type(history: History, type_: str, nth: int = 3) -> int:
 
 def renumber(history: History) -> None:
     for seq, entry in enumerate(history.entries):
-        history.entries[seq] = Entry(replace(entry.record, seq=seq), entry.values, entry.is_pruned)
+        history.entries[seq] = Entry(entry.record._replace(seq=seq), entry.values, entry.is_pruned)
 
 
 def a1_alter_a_body(history: History) -> None:
@@ -214,8 +214,8 @@ def a4_delete_and_renumber(history: History) -> None:
 def a5_swap_two_bodies(history: History) -> None:
     one, other = of_type(history, "query.start", 2), of_type(history, "query.start", 5)
     first, second = history.entries[one], history.entries[other]
-    history.entries[one] = Entry(replace(first.record, body=second.record.body), second.values)
-    history.entries[other] = Entry(replace(second.record, body=first.record.body), first.values)
+    history.entries[one] = Entry(first.record._replace(body=second.record.body), second.values)
+    history.entries[other] = Entry(second.record._replace(body=first.record.body), first.values)
 
 
 def a6_swap_two_records(history: History) -> None:
