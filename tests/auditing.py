@@ -31,12 +31,14 @@ class Figures:
     """A meter that adds up."""
 
     classes: dict[str, int] = field(default_factory=dict)
+    commits: int = 0
     lost: int = 0
     signed: int = 0
     refused: int = 0
     suppressed: int = 0
 
     def audit_committed(self, classes: Mapping[str, int], took_s: float) -> None:
+        self.commits += 1
         for name, count in classes.items():
             self.classes[name] = self.classes.get(name, 0) + count
 

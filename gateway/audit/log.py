@@ -185,11 +185,17 @@ class AuditLog:
         entry.is_withdrawn = True
         return True
 
+    def hurry(self) -> None:
+        """Somebody waits: what is queued is written without a pause."""
+        if self._writer is not None:
+            self._writer.hurry()
+
     def kept(self, end: Entry, done: asyncio.Future[Receipt]) -> asyncio.Future[None]:
         """Done once this end is durable: in the store, or in the spool if that takes too long."""
         return self._tasks.spawn(self._keep_end(end, done), name="audit end")
 
     async def _keep_end(self, end: Entry, done: asyncio.Future[Receipt]) -> None:
+        self.hurry()
         await asyncio.wait({done}, timeout=0 if self.is_away else self.manner.patience_s)
         if not done.done():
             await self._keep_ends([end])
@@ -213,6 +219,7 @@ class AuditLog:
         done: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         draft = self.drafter.draft(type_, fields, personal, keys)
         self.submit(Entry(draft, now_ms(), done=done))
+        self.hurry()
         async with asyncio.timeout(self.manner.patience_s):
             return await done
 

@@ -105,6 +105,7 @@ class Ticket:
         if done is None or (done.done() and not self._is_refused):
             return
         if not log.is_away and not self._is_refused:
+            log.hurry()
             await asyncio.wait({done}, timeout=log.manner.patience_s)
         if not done.done() or self._is_refused:
             raise unavailable()

@@ -56,6 +56,34 @@ async def test_many_at_once_are_one_transaction(tmp_path: Path, database_url: st
     await assert_sound(tmp_path, database_url)
 
 
+async def test_records_that_nobody_waits_for_share_a_commit(
+    tmp_path: Path, database_url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.audit.writer._PAUSE_S", 60)
+    async with running_log(tmp_path, database_url) as audited:
+        await ask(audited)
+        before = audited.figures.commits
+        tickets = []
+        for _ in range(5):
+            tickets.append(audited.recorder.begin(Asked(ADA, "chat", "how?")))
+            await asyncio.sleep(0.01)
+        assert audited.figures.commits == before
+        await tickets[-1].durable()
+        assert audited.figures.commits == before + 1
+        assert all(ticket.receipt for ticket in tickets)
+    await assert_sound(tmp_path, database_url)
+
+
+async def test_record_that_nobody_waits_for_is_written_soon(
+    tmp_path: Path, database_url: str | None
+) -> None:
+    async with running_log(tmp_path, database_url) as audited:
+        await ask(audited)
+        ticket = audited.recorder.begin(Asked(ADA, "chat", "how?"))
+        assert ticket._entry.done is not None
+        await asyncio.wait_for(ticket._entry.done, 5)
+
+
 async def test_equal_questions_look_equal_for_one_person_and_not_for_two(
     tmp_path: Path, database_url: str | None
 ) -> None:
