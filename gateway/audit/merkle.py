@@ -8,9 +8,9 @@ the rest still works. Proofs are made and checked in `gateway.audit.proofs`.
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
 
 from gateway.errors import AuditError
 
@@ -18,7 +18,7 @@ HASH_BYTES = 32
 #: A tile spans 8 levels of the tree.
 TILE_HEIGHT = 8
 TILE_WIDTH = 1 << TILE_HEIGHT
-EMPTY_ROOT = hashlib.sha256().digest()
+EMPTY_ROOT = sha256().digest()
 
 #: (level, index) → the hash over the leaves from `index << level`, `1 << level` of them.
 NodeReader = Callable[[int, int], bytes]
@@ -30,11 +30,11 @@ TileHash = tuple[int, int, bytes]
 
 
 def leaf_hash(entry: bytes) -> bytes:
-    return hashlib.sha256(b"\0" + entry).digest()
+    return sha256(b"\0" + entry).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    return hashlib.sha256(b"\1" + left + right).digest()
+    return sha256(b"\1" + left + right).digest()
 
 
 class Frontier:
