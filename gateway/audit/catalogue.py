@@ -22,7 +22,7 @@ from gateway.audit.merkle import Frontier, frontier_at
 from gateway.audit.note import Note
 from gateway.audit.policy import DAY_S
 from gateway.audit.store import keep_checkpoint, node_reader
-from gateway.audit.uuid7 import uuid7
+from gateway.audit.uuids import uuid7
 from gateway.database import Database
 from gateway.errors import AuditError
 

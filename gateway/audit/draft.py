@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
@@ -120,7 +121,7 @@ class Drafter:
     def _key_ids(self, type_: str, keys: Mapping[str, str]) -> Object:
         accepted: Object = {}
         for name, key_id in keys.items():
-            if name in ("q", "s") and KEY_ID.pattern.fullmatch(key_id):
+            if name in ("q", "s") and _is_key_id(key_id):
                 accepted[name] = key_id
             else:
                 self._refuse(type_, "kid")
@@ -130,6 +131,11 @@ class Drafter:
         if self._refused is None:
             raise AuditError("field_refused", f"{type_} can't hold this as its {name}")
         self._refused(type_, name)
+
+
+@lru_cache(maxsize=16)  # the same ones for a month
+def _is_key_id(text: str) -> bool:
+    return KEY_ID.pattern.fullmatch(text) is not None
 
 
 def _truncated(text: str, policy: Policy) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.audit.keyfile import Key
 from gateway.audit.keys import Keys
@@ -17,8 +17,7 @@ from gateway.audit.pseudonyms import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Hashes:
+class Hashes(NamedTuple):
     """What stands in a record for a person and what they said, and the ids of the keys."""
 
     personal: Mapping[str, bytes]

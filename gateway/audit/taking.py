@@ -17,7 +17,7 @@ from gateway.audit.log import AuditLog, now_ms
 from gateway.audit.pace import Pace
 from gateway.audit.policy import Cls
 from gateway.audit.ranges import Run
-from gateway.audit.uuid7 import uuid7
+from gateway.audit.uuids import uuid7
 
 #: What one record may name: of 16 digits twice, with the rest below 4 KiB.
 MAX_RUNS = 50

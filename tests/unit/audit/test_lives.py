@@ -18,7 +18,7 @@ from gateway.audit.recorder import Who
 from gateway.audit.retention import Sweeper
 from gateway.audit.store import LogInfo
 from gateway.audit.subject import Place
-from gateway.audit.uuid7 import uuid7
+from gateway.audit.uuids import uuid7
 from gateway.audit.verify.audit import Evidence
 from gateway.audit.verify.evidence import held_in
 from gateway.audit.verify.findings import exit_code
