@@ -29,6 +29,7 @@ CHAT = "/api/v2/chat-stream"
 AT_ONCE = Behaviour(first=0, pace=1, tokens=5)
 STARTS = "SELECT count(*) FROM audit_record WHERE type = 'query.start'"
 ENDS = "SELECT count(*) FROM audit_record WHERE type = 'query.end'"
+ENDS = "SELECT count(*) FROM audit_record WHERE type = 'query.end'"
 
 
 class Outside:
@@ -170,6 +171,9 @@ async def test_dispatch_asks_the_backend_only_after_the_record(
         aiohttp.ClientSession(gateway.url) as client,
     ):
         assert (await say(client))[0] == 200
+        # A commit that had begun before the lock would let the next record be taken back.
+        while await outside.count(ENDS) < 1:
+            await asyncio.sleep(0.01)
         async with locked(tmp_path, database_url):
             status, text, _ = await say(client)
         assert (status, "audit_unavailable" in text) == (503, True)
