@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 import hypothesis
 import pytest
 
+from tests import clock
 from tests.servers import new_database, postgres_server, redis_server
 
 # How long an example takes is the machine's business; a hang is pytest-timeout's.
@@ -34,6 +35,13 @@ async def database_url(request: pytest.FixtureRequest) -> str | None:
     if request.param == "sqlite":
         return None
     return await new_database(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def wall_clock() -> Iterator[None]:
+    """The test may put the clock forward (`tests.clock`)."""
+    with clock.movable():
+        yield
 
 
 @pytest.hookimpl(wrapper=True)

@@ -32,6 +32,7 @@ from gateway.audit.verify.findings import BROKEN, GOOD, exit_code
 from gateway.audit.verify.stored import verify_stored
 from scripts import verify_audit
 from tests.auditing import Audited, exported, running_log, stored
+from tests.clock import movable
 from tests.insider import Insider
 from tests.servers import new_database
 from tests.unit.audit.test_retention import SHORT, outlive
@@ -65,7 +66,8 @@ class Lived:
 def lived(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Lived:
     folder = tmp_path_factory.mktemp(request.param)
     server = request.getfixturevalue("postgres_url") if request.param == "postgres" else None
-    return asyncio.run(live(folder, server))
+    with movable():
+        return asyncio.run(live(folder, server))
 
 
 async def live(folder: Path, server: str | None) -> Lived:
@@ -75,7 +77,7 @@ async def live(folder: Path, server: str | None) -> Lived:
     async with running_log(now.folder, now.url, policy=SHORT) as audited:
         await ask(audited, ADA, 2)
     before = await copied(now, folder / "before")
-    await outlive()
+    outlive()
     async with running_log(now.folder, now.url, policy=SHORT) as audited:
         await Sweeper(audited.log).sweep()
         for who in (ADA, BOB) * 3:

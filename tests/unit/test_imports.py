@@ -9,6 +9,7 @@ checking only and those inside functions count too.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -198,6 +199,7 @@ def is_or_under(name: str, package: str) -> bool:
 CHECKS: tuple[Check, ...] = (arrows, environment, server, sql, redis, tasks)
 
 
+@functools.cache
 def modules() -> list[Module]:
     folder = ROOT / "gateway"
     return [

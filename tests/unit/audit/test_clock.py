@@ -17,6 +17,8 @@ from gateway.errors import AuditError
 from tests.auditing import assert_sound, bodies, running_log, stored
 from tests.unit.audit.test_retention import SHORT, ask, outlive, taken
 
+pytestmark = pytest.mark.usefixtures("wall_clock")
+
 DAY_MS = DAY_S * 1000
 
 
@@ -44,7 +46,7 @@ async def test_leap_forward_stops_sweeps_for_a_day(
     async with running_log(tmp_path, database_url, policy=SHORT) as audited:
         await ask(audited)
         await audited.log.sign()
-        await outlive()
+        outlive()
         sweeper = Sweeper(audited.log, clock=clock)
         clock.ahead_ms = 91 * DAY_MS
         assert [await refused(sweeper), await refused(sweeper)] == [True, True]

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
 from gateway.audit import holds, removal, tables
@@ -28,6 +29,8 @@ from tests.unit.audit.test_retention import (
     types,
 )
 
+pytestmark = pytest.mark.usefixtures("wall_clock")
+
 #: Everything is kept for a second.
 BRIEF = Policy(retention_s=dict.fromkeys(Cls, 1), ip_retention_s=1)
 
@@ -36,7 +39,7 @@ async def age(audited: Audited) -> None:
     """Has all that is there over its time, and a checkpoint that shows it."""
     await flush(audited)
     await audited.log.sign()
-    await outlive()
+    outlive()
 
 
 async def test_gaps_are_explained_again_and_again(tmp_path: Path, database_url: str | None) -> None:
@@ -163,7 +166,7 @@ async def test_log_of_which_all_is_over_is_dropped(
             await ask(audited)
         gone = audited.log.origin
     async with running_log(tmp_path, database_url, policy=BRIEF) as audited:
-        await outlive()
+        outlive()
         assert (await sweep(audited)).logs == 1
         await flush(audited)
         assert gone not in [log.origin for log in await audited.store.logs()]

@@ -17,6 +17,8 @@ from tests.auditing import Audited, assert_sound, bodies, running_log
 from tests.unit.audit.test_explanations import BRIEF, age
 from tests.unit.audit.test_retention import HOLD, SHORT, ask, sweep
 
+pytestmark = pytest.mark.usefixtures("wall_clock")
+
 DAY_MS = DAY_S * 1000
 
 

@@ -27,6 +27,8 @@ from tests.auditing import Audited, assert_sound, bodies, running_log, stored
 from tests.unit.audit.test_explanations import BRIEF, age
 from tests.unit.audit.test_retention import ask, flush
 
+pytestmark = pytest.mark.usefixtures("wall_clock")
+
 PEOPLE = [Who(f"sub:person{n}", "jwt", "192.0.2.7", email=f"{n}@example.org") for n in range(3)]
 ROUNDS, STEPS = 3, 12
 #: Long over, so that each is closed by the next sweep; an erasure never comes back to one.

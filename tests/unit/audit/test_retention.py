@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,9 @@ from gateway.audit.recorder import Asked, Who
 from gateway.audit.retention import Sweeper, Swept
 from gateway.audit.store import AuditStore, AuditStoreError
 from tests.auditing import Audited, assert_sound, bodies, running_log, stored
+from tests.clock import put_forward
+
+pytestmark = pytest.mark.usefixtures("wall_clock")
 
 ADA = Who("sub:ada", "jwt", "192.0.2.7", email="ada@example.org")
 BOB = Who("sub:bob", "jwt", "192.0.2.8")
@@ -35,11 +37,9 @@ async def flush(audited: Audited) -> None:
     assert await audited.log._writer.flush(5)
 
 
-async def outlive() -> None:
-    """Longer than the retention of `SHORT`."""
-    end = time.monotonic() + 1.05
-    while time.monotonic() < end:
-        await asyncio.sleep(0.05)
+def outlive() -> None:
+    """Lets pass what is longer than the retention of `SHORT`."""
+    put_forward(1.05)
 
 
 async def sweep(audited: Audited) -> Swept:
@@ -67,7 +67,7 @@ async def test_what_is_over_goes_and_the_log_verifies(
         for _ in range(3):
             await ask(audited)
         await audited.log.sign()
-        await outlive()
+        outlive()
         await ask(audited)
         assert taken(await sweep(audited)) == {"query": 6}
         assert taken(await sweep(audited)) == {}
@@ -85,7 +85,7 @@ async def test_log_of_an_earlier_process_is_swept_too(
 ) -> None:
     async with running_log(tmp_path, database_url, policy=SHORT) as audited:
         await ask(audited)
-    await outlive()
+    outlive()
     async with running_log(tmp_path, database_url, policy=SHORT) as audited:
         assert taken(await sweep(audited)) == {"query": 2}
     left = await types(tmp_path, database_url)
@@ -100,7 +100,7 @@ async def test_last_records_before_a_crash_are_signed_and_swept(
     async with running_log(tmp_path, database_url, policy=SHORT, is_closed=False) as audited:
         await ask(audited)
     async with running_log(tmp_path, database_url, policy=SHORT) as audited:
-        await outlive()
+        outlive()
         assert taken(await sweep(audited)) == {"query": 2}
     await assert_sound(tmp_path, database_url)
 
@@ -111,7 +111,7 @@ async def test_request_that_still_runs_and_what_no_checkpoint_covers_stay(tmp_pa
         await ticket.durable()
         await audited.log.sign()
         await ask(audited)
-        await outlive()
+        outlive()
         sweeper = Sweeper(audited.log)
         assert taken(await sweeper.sweep()) == {}
         ticket.end("completed", {})
@@ -130,7 +130,7 @@ async def test_address_goes_before_its_record(tmp_path: Path, database_url: str 
                 "security.auth_failed", {"reason": "unknown_key"}, {"ip": "192.0.2.7"}
             )
         await audited.log.sign()
-        await outlive()
+        outlive()
         sweeper = Sweeper(audited.log)
         assert taken(await sweeper.sweep()) == {"ip": 3}
         assert taken(await sweeper.sweep()) == {}
@@ -151,7 +151,7 @@ async def test_hold_keeps_what_it_covers_and_nothing_else(
             "audit.hold", {"hold": hold.id, "until_ms": 2**41, "scope": "subject"}
         )
         await audited.store.run(lambda c: holds.place(c, hold), writes=True)
-        await outlive()
+        outlive()
         sweeper = Sweeper(audited.log)
         first = await sweeper.sweep()
         assert [(one.what, one.due, one.held) for one in first.counts] == [("query", 2, 4)]
@@ -171,7 +171,7 @@ async def test_blocks_of_which_nothing_is_left_are_one_hash(
     async with running_log(tmp_path, database_url, policy=SHORT) as audited:
         await asyncio.gather(*(ask(audited) for _ in range(400)))
         await audited.log.sign()
-        await outlive()
+        outlive()
         assert taken(await sweep(audited)) == {"query": 800}
         left = await audited.store.run(lambda c: c.scalars(sa.select(tables.pruned.c.seq)).all())
         blocks = {seq // 256 for seq in left}
@@ -198,7 +198,7 @@ async def test_plan_says_what_would_go_and_takes_nothing(
     async with running_log(tmp_path, database_url, policy=SHORT) as audited:
         await ask(audited)
         await audited.log.sign()
-        await outlive()
+        outlive()
         sweeper = Sweeper(audited.log)
         for _ in range(2):
             assert taken(await sweeper.plan()) == {"query": 2}
@@ -211,7 +211,7 @@ async def test_what_a_sweep_told_and_could_not_take_the_next_one_takes(
     async with running_log(tmp_path, database_url, policy=SHORT) as audited:
         await ask(audited)
         await audited.log.sign()
-        await outlive()
+        outlive()
         await refuse_deletes(audited.store, is_refused=True)
         with pytest.raises(AuditStoreError):
             await Sweeper(audited.log).sweep()
@@ -251,6 +251,6 @@ async def test_pages_that_were_freed_are_given_back(tmp_path: Path) -> None:
         for _ in range(3):
             await asyncio.gather(*(ask(audited) for _ in range(500)))
         await audited.log.sign()
-        await outlive()
+        outlive()
         assert taken(await sweep(audited)) == {"query": 3000}
         assert await audited.store.run(free) == 0
