@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from gateway.audit.erasure import Eraser
 from gateway.audit.journal import Journal
 from gateway.audit.log import AuditLog
 from gateway.audit.store import AuditStoreError
 from gateway.errors import AuditError, SettingsError
-from gateway.stream.conversations import Conversations
-from gateway.stream.hub import Hub
 from gateway.stream.model import StreamId
 from gateway.stream.store import SessionStore, StoreError
+
+if TYPE_CHECKING:
+    from gateway.stream.conversations import Conversations
+    from gateway.stream.hub import Hub
 
 logger = logging.getLogger("sluice.audit")
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-import limits
 from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
@@ -107,6 +106,8 @@ def _check_route(value: str) -> str:
 
 def _check_rate(value: str) -> str:
     if value and value != "0":
+        import limits  # not before somebody limits: it imports its stores
+
         try:
             limits.parse(value)
         except ValueError:

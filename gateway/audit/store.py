@@ -21,7 +21,6 @@ from gateway.audit.merkle import TILE_WIDTH, NodeReader, leaf_hash, tiled
 from gateway.audit.migrations import MIGRATIONS
 from gateway.audit.record import Personal
 from gateway.database import RAISED, Database, failure
-from gateway.database.postgres import Postgres, postgres_url
 from gateway.database.sqlite import Sqlite
 from gateway.errors import Unavailable
 
@@ -84,6 +83,8 @@ def make_store(database_url: str | None, data_dir: Path) -> AuditStore:
     if database_url is None:
         file = Sqlite(data_dir / FILE, MIGRATIONS, name="audit", is_lasting=True)
         return AuditStore(file, is_shared=False)
+    from gateway.database.postgres import Postgres, postgres_url  # takes as long as the rest
+
     return AuditStore(Postgres(postgres_url(database_url), MIGRATIONS), is_shared=True)
 
 

@@ -26,7 +26,6 @@ from gateway.settings import Settings
 from gateway.sse.dialects import provider_dialect
 from gateway.stream.archive import Archive
 from gateway.stream.log import LogBudget
-from gateway.web.streams import describe
 
 _TOLD = ("stream_id", "conversation_id", "status", "reason", "created_at", "ended_at", "text")
 _POSTGRES = (
@@ -167,6 +166,8 @@ async def _export(
 
 
 async def _answers(opened: Opened, owners: Sequence[str]) -> list[Object]:
+    from gateway.web.streams import describe  # with the whole server, for an export alone
+
     archive = Archive(opened.answers, provider_dialect, LogBudget(0))
     streams = [one for owner in owners for one in await archive.owned(owner)]
     told = [describe(one) for one in streams]

@@ -15,7 +15,6 @@ from typing import TypeVar
 import sqlalchemy as sa
 
 from gateway.database import Database
-from gateway.database.postgres import Postgres, postgres_url
 from gateway.database.sqlite import Sqlite
 from gateway.stream.batch import Batch
 from gateway.stream.cipher import Cipher
@@ -44,6 +43,8 @@ def make_store(
     """
     if database_url is None:
         return SqlStore(Sqlite(data_dir / "streams.sqlite3", MIGRATIONS), cipher, instance)
+    from gateway.database.postgres import Postgres, postgres_url  # takes as long as the rest
+
     return SqlStore(Postgres(postgres_url(database_url), MIGRATIONS), cipher, instance)
 
 
