@@ -1,4 +1,4 @@
-"""The command `sluice audit` as a process, beside a running gateway."""
+"""The command `sluice audit` as a process of its own, beside a running gateway."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import sys
 from asyncio.subprocess import PIPE
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from tests import forked
+
 ROOT = Path(__file__).parents[1]
+_PATIENCE_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +37,42 @@ async def audit(
     **settings: str,
 ) -> Result:
     """Runs a verb on the log in `folder`, or in the database."""
-    process = await begin(*arguments, folder=folder, database_url=database_url, **settings)
-    async with asyncio.timeout(60):
-        out, err = await process.communicate(stdin.encode())
-    assert process.returncode is not None
-    return Result(process.returncode, out.decode(), err.decode())
+    with TemporaryDirectory() as streams:
+        given = Path(streams)
+        (given / "in").write_text(stdin)
+        told = (
+            ["audit", *map(str, arguments)],
+            _environment(folder, database_url, settings),
+            given,
+        )
+        process = forked.context.Process(target=forked.sluice, args=told, daemon=True)
+        await asyncio.to_thread(process.start)
+        await asyncio.to_thread(process.join, _PATIENCE_S)
+        code = process.exitcode
+        process.kill()
+        await asyncio.to_thread(process.join)
+        process.close()
+        assert code is not None, "the command still runs"
+        return Result(code, (given / "out").read_text(), (given / "err").read_text())
 
 
 async def begin(
     *arguments: str | Path, folder: Path, database_url: str | None = None, **settings: str
 ) -> asyncio.subprocess.Process:
-    """The same, still running and waiting for its standard input."""
-    environment = {
+    """The same, started by its name, still running and waiting for its standard input."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway.cli", "audit", *map(str, arguments)),
+        env=_environment(folder, database_url, settings),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+
+
+def _environment(
+    folder: Path, database_url: str | None, settings: dict[str, str]
+) -> dict[str, str]:
+    return {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
         "DATA_DIR": str(folder),
@@ -52,10 +80,3 @@ async def begin(
         **({"DATABASE_URL": database_url} if database_url else {}),
         **settings,
     }
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway.cli", "audit", *map(str, arguments)),
-        env=environment,
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=PIPE,
-    )

@@ -12,11 +12,11 @@ import aiohttp
 from gateway.audit.canonical import Object
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
+from tests import forked
 from tests.auditing import assert_sound, bodies, stored
 from tests.commands import Result, audit
 from tests.gateway import Gateway, gateway_environment, wait_until_ready
 from tests.integration.test_audit import CHAT, audited, of_type
-from tests.integration.test_crash import processes, serve
 from tests.servers import free_port
 
 QUICK = Behaviour(first=0, pace=1, tokens=5)
@@ -115,7 +115,9 @@ async def test_gateways_killed_while_they_sweep_leave_a_sound_log(
         }
         cut_short: set[object] = set()
         for _ in range(KILLS):
-            process = processes.Process(target=serve, args=(environment,), daemon=True)
+            process = forked.context.Process(
+                target=forked.sluice, args=(["serve"], environment), daemon=True
+            )
             await asyncio.to_thread(process.start)
             try:
                 url = f"http://127.0.0.1:{port}"

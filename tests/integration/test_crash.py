@@ -1,15 +1,12 @@
 """A gateway that is killed: what clients had heard of is readable afterwards, ended honestly, and
 on record in an audit log that verifies; a receipt that somebody holds is kept.
 
-Several gateways live and die side by side, each with a port and a store of its own. They are forked
-from a process that has imported everything, since a hundred starts of Python would be most of it.
+Several gateways live and die side by side, each with a port and a store of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import os
 import random
 import shutil
 import sqlite3
@@ -25,6 +22,7 @@ import pytest
 from gateway.audit.canonical import decode, to_text
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
+from tests import forked
 from tests.auditing import assert_sound, stored
 from tests.gateway import gateway_environment, wait_until_ready
 from tests.servers import free_port, new_database
@@ -34,17 +32,6 @@ LANES = 5
 STREAMS = 4
 #: One in so many is killed while it starts, perhaps while it puts right what the last one left.
 EARLY = 5
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["pytest", "gateway.app", "gateway.cli", "uvloop"])
-
-
-def serve(environment: dict[str, str]) -> None:
-    """The command `sluice serve`, in the process that runs this."""
-    from gateway.cli import main
-
-    os.environ.clear()
-    os.environ.update(environment)
-    main(["serve"])
 
 
 @dataclass(slots=True)
@@ -78,7 +65,9 @@ class Lane:
             "AUDIT_COMMIT_SECONDS": "10",
             "AUDIT_CHECKPOINT_FILE": str(self.data_dir / "checkpoints.jsonl"),
         }
-        process = processes.Process(target=serve, args=(environment,), daemon=True)
+        process = forked.context.Process(
+            target=forked.sluice, args=(["serve"], environment), daemon=True
+        )
         await asyncio.to_thread(process.start)
         try:
             yield

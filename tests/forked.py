@@ -1,0 +1,50 @@
+"""The command `sluice` in processes that are forked from one that has imported everything.
+
+Hundreds of starts of Python would be most of what some tests take. That the command starts from
+nothing is for the tests that run it by its name.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+#: `process` is `multiprocessing.Process`; the server that forks is one for all tests of a process.
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(
+    [
+        *("pytest", "uvloop", "gateway.app", "gateway.cli"),
+        *("gateway.database.postgres", "gateway.database.steps"),
+        *(f"gateway.commands.{name}" for name in ("audit_log", "rights", "verifying", "reporting")),
+    ]
+)
+
+
+def sluice(
+    arguments: Sequence[str], environment: Mapping[str, str], streams: Path | None = None
+) -> None:
+    """The command, in the process that runs this; it exits with the command's code.
+
+    `streams` is a folder with a file `in`, which it reads, and for `out` and `err`.
+    """
+    from gateway.cli import main
+
+    os.environ.clear()
+    os.environ.update(environment)
+    if streams is not None:
+        _redirect(streams)
+    sys.exit(main(arguments))
+
+
+def _redirect(folder: Path) -> None:
+    wanted = (("in", os.O_RDONLY), ("out", os.O_WRONLY), ("err", os.O_WRONLY))
+    for number, (name, flags) in enumerate(wanted):
+        opened = os.open(folder / name, flags | os.O_CREAT)
+        os.dup2(opened, number)
+        os.close(opened)
+    sys.stdin = os.fdopen(0, encoding="utf-8")
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", buffering=1)
