@@ -10,6 +10,16 @@ import pytest
 from tests import clock
 from tests.servers import new_database, postgres_server, redis_server
 
+#: The files that take longest, from the longest on. Begun last, one of them would be waited for.
+LONGEST = (
+    *("test_every_cut", "test_cuts", "test_playground", "test_crash", "test_dashboard"),
+    *("test_browser_client", "test_load", "test_audit_rights", "test_cli", "test_store_away"),
+    *("test_departures", "test_backpressure", "test_audit_strict", "test_benchmarks"),
+    *("test_many_streams", "test_run_script", "test_one_process", "test_verify_script"),
+    *("test_audit_sweeps", "test_audit_histories", "test_sdks", "test_audit_attacks", "test_lives"),
+    *("test_react", "test_sdk_failures", "test_stop_matrix", "test_sdk_injections"),
+)
+
 # How long an example takes is the machine's business; a hang is pytest-timeout's.
 hypothesis.settings.register_profile("sluice", deadline=None)
 hypothesis.settings.load_profile("sluice")
@@ -42,6 +52,12 @@ def wall_clock() -> Iterator[None]:
     """The test may put the clock forward (`tests.clock`)."""
     with clock.movable():
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first (scripts/test deals whole files out, in this order)."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.hookimpl(wrapper=True)
