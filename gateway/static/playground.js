@@ -217,7 +217,8 @@ function show(state) {
   if ($('state').textContent !== text) $('state').textContent = text;
   keepFocus(() => {
     $('stop').disabled = !isRunning || state === 'stopping';
-    $('cut').disabled = state !== 'open' && state !== 'waiting';
+    // A connection may live on for a while after the network has gone.
+    $('cut').disabled = !['open', 'waiting', 'offline'].includes(state);
   });
   $('answer').setAttribute('aria-busy', isRunning);
 }
