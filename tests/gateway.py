@@ -69,6 +69,8 @@ async def running_gateway(upstream_url: str, **settings: object) -> AsyncIterato
         # A test that isn't about retries wants the first answer, and the store again soon.
         "stream_error_max_retries": 0,
         "stream_error_max_delay_ms": 1000,
+        # Many tests have the backend fail again and again, and want each failure.
+        "breaker_failure_threshold": 0,
         # Tests of the audit log switch it on.
         "audit_mode": "off",
         "audit_ballast_bytes": 0,
@@ -106,6 +108,7 @@ def gateway_environment(
         "DATA_DIR": str(data_dir),
         "LOG_LEVEL": "error",
         "AUDIT_MODE": "off",
+        "BREAKER_FAILURE_THRESHOLD": "0",
         **({"DATABASE_URL": database_url} if database_url else {}),
     }
 
