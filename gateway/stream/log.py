@@ -198,6 +198,8 @@ class EventLog:
         start = cursor + 1 - self._base
         if start < self._head:
             raise CursorTrimmedError
+        if self.bytes <= max_bytes and start < len(frames):
+            return b"".join(frames[start:]), self._base + len(frames) - 1
         end, size = start, 0
         while end < len(frames) and (end == start or size + len(frames[end]) <= max_bytes):
             size += len(frames[end])
