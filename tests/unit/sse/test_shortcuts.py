@@ -141,7 +141,7 @@ def _likes(draw: st.DrawFn) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("name", _DIALECTS)
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(blocks=_likes())
 @example(blocks=(_USUAL, _USUAL.replace(b"word", b"[DONE] error")))
 @example(blocks=(_USUAL, _USUAL.replace(b"word", b"")))
