@@ -34,6 +34,10 @@ logger = logging.getLogger(__name__)
 #: One transaction is closed when it holds so much, so that it neither takes long nor much memory.
 _BATCH_BYTES = 4 * 1024 * 1024
 _BATCH_STREAMS = 256
+#: Nor hold the event loop: what many streams have said is put together in so many pieces, and
+#: events are relayed between them.
+_PIECES = 32
+_PIECE_STREAMS = 32
 #: A write that takes longer is one to a store that is away: a locked file, a dead network. So long
 #: does a full log wait for it.
 _PATIENCE_S = 2.0
@@ -264,8 +268,9 @@ class Keeper:
         self.changed -= ids
         self._in_hand = ids - self._refused
         waiting = [self._kept[i] for i in ids - self._refused if i in self._kept]
+        at_once = min(_BATCH_STREAMS, max(_PIECE_STREAMS, len(waiting) // _PIECES))
         while waiting:
-            drafts = _drafts(waiting)
+            drafts = _drafts(waiting, at_once)
             if not await self._write(drafts):
                 self._urgent.update(kept.source.id for kept in waiting)
                 self._urgent.update(draft.kept.source.id for draft in drafts)
@@ -276,7 +281,7 @@ class Keeper:
             return
         self._refused_due = time.monotonic() + self._backoff.max_delay_ms / 1000
         for stream_id in list(self._refused):
-            if not await self._write(_drafts([self._kept[stream_id]])):
+            if not await self._write(_drafts([self._kept[stream_id]], 1)):
                 self._refused.discard(stream_id)
                 self._urgent.add(stream_id)
                 return
@@ -365,11 +370,11 @@ class Keeper:
             self._settled.set()
 
 
-def _drafts(waiting: list[_Kept]) -> list[_Draft]:
-    """Takes as many as fit in one transaction."""
+def _drafts(waiting: list[_Kept], most: int) -> list[_Draft]:
+    """Takes as many as fit in one transaction, and not more than `most`."""
     drafts: list[_Draft] = []
     size = 0
-    while waiting and size < _BATCH_BYTES and len(drafts) < _BATCH_STREAMS:
+    while waiting and size < _BATCH_BYTES and len(drafts) < most:
         draft = _draft(waiting.pop())
         size += draft.bytes
         drafts.append(draft)
