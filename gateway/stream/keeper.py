@@ -34,10 +34,11 @@ logger = logging.getLogger(__name__)
 #: One transaction is closed when it holds so much, so that it neither takes long nor much memory.
 _BATCH_BYTES = 4 * 1024 * 1024
 _BATCH_STREAMS = 256
-#: Nor hold the event loop: what many streams have said is put together in so many pieces, and
-#: events are relayed between them.
-_PIECES = 32
-_PIECE_STREAMS = 32
+#: Nor holds the event loop: of so many streams what they have said is put together in one step.
+_BATCH_SEGMENTS = 32
+#: Writing what one stream has said costs as much as relaying several events, however little it is.
+#: So that many slow streams don't cost more than few fast ones, so many are written in a second.
+_SEGMENTS_PER_S = 1000
 #: A write that takes longer is one to a store that is away: a locked file, a dead network. So long
 #: does a full log wait for it.
 _PATIENCE_S = 2.0
@@ -103,8 +104,9 @@ class Keeper:
     """Writes what its sources have to say.
 
     Args:
-        flush_ms: Longest time that an event waits for its transaction, while the store answers.
-            A creation and an end don't wait.
+        flush_ms: Longest time that an event waits for its transaction, while the store answers;
+            in proportion longer where more than 1,000 streams say something. A creation and an
+            end don't wait.
         max_sources: How many streams it keeps at once; further ones live in memory only.
         on_lost: Called with a stream whose end came after another one's, from elsewhere.
     """
@@ -214,6 +216,7 @@ class Keeper:
     async def flush(self, timeout_s: float) -> bool:
         """Writes everything without waiting for its time; whether that was done in `timeout_s`."""
         self._urgent |= self.changed & self._kept.keys()
+        self.changed.clear()
         self._wake.set()
         self._hurry.set()
         self._note_settled()
@@ -242,7 +245,7 @@ class Keeper:
             await self._await_work(due)
             everything = self._failures > 0 or time.monotonic() >= due
             if everything:
-                due = time.monotonic() + self._flush_s
+                due = time.monotonic() + self._flush_s * max(1, len(self.changed) / _SEGMENTS_PER_S)
             self._is_writing = True
             try:
                 await self._write_queued(everything=everything)
@@ -268,9 +271,8 @@ class Keeper:
         self.changed -= ids
         self._in_hand = ids - self._refused
         waiting = [self._kept[i] for i in ids - self._refused if i in self._kept]
-        at_once = min(_BATCH_STREAMS, max(_PIECE_STREAMS, len(waiting) // _PIECES))
         while waiting:
-            drafts = _drafts(waiting, at_once)
+            drafts = _drafts(waiting)
             if not await self._write(drafts):
                 self._urgent.update(kept.source.id for kept in waiting)
                 self._urgent.update(draft.kept.source.id for draft in drafts)
@@ -281,7 +283,7 @@ class Keeper:
             return
         self._refused_due = time.monotonic() + self._backoff.max_delay_ms / 1000
         for stream_id in list(self._refused):
-            if not await self._write(_drafts([self._kept[stream_id]], 1)):
+            if not await self._write(_drafts([self._kept[stream_id]])):
                 self._refused.discard(stream_id)
                 self._urgent.add(stream_id)
                 return
@@ -337,6 +339,7 @@ class Keeper:
         _resolve(kept, is_durable=True)
         if draft.has_ended:
             self._kept.pop(kept.source.id, None)
+            self.changed.discard(kept.source.id)
         wake, kept.wake, kept.awaited_since = kept.wake, None, None
         if wake is not None:
             wake()
@@ -364,19 +367,25 @@ class Keeper:
         self._refused.add(stream_id)
 
     def _note_settled(self) -> None:
-        if self.queued or self._is_writing:
+        if self.changed or self._urgent or self._is_writing:
             self._settled.clear()
         else:
             self._settled.set()
 
 
-def _drafts(waiting: list[_Kept], most: int) -> list[_Draft]:
-    """Takes as many as fit in one transaction, and not more than `most`."""
+def _drafts(waiting: list[_Kept]) -> list[_Draft]:
+    """Takes as many as fit in one transaction."""
     drafts: list[_Draft] = []
-    size = 0
-    while waiting and size < _BATCH_BYTES and len(drafts) < most:
+    size = segments = 0
+    while (
+        waiting
+        and size < _BATCH_BYTES
+        and segments < _BATCH_SEGMENTS
+        and len(drafts) < _BATCH_STREAMS
+    ):
         draft = _draft(waiting.pop())
         size += draft.bytes
+        segments += draft.bytes > 0
         drafts.append(draft)
     return drafts
 
