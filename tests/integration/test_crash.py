@@ -27,7 +27,7 @@ from tests.auditing import assert_sound, stored
 from tests.gateway import gateway_environment, wait_until_ready
 from tests.servers import free_port, new_database
 
-KILLS = 100
+KILLS = 200
 LANES = 5
 STREAMS = 4
 #: One in so many is killed while it starts, perhaps while it puts right what the last one left.
