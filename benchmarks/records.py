@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import math
 import statistics
+import sys
 import time
+from asyncio.subprocess import PIPE
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -29,6 +31,7 @@ from tests.servers import free_port, new_database, postgres_server
 
 _WHO = Who("sub:ada", "jwt", "192.0.2.7")
 _AT_ONCE = 200
+_WRITERS = 4
 _CHAT = "/api/v2/chat-stream"
 _HEAD_S = 0.05
 
@@ -41,7 +44,7 @@ class Written:
     records: int
     rate: float
     cpu_us: float
-    second_verifier_rate: float
+    second_verifier_rate: float | None = None
 
 
 @dataclass(slots=True)
@@ -54,10 +57,11 @@ class Asking:
 
 
 async def written(requests: int) -> list[Written]:
-    """On SQLite and on PostgreSQL, by one writer."""
+    """On SQLite and on PostgreSQL, by one writer; and there by several at once."""
     found = [await _write("SQLite", None, requests)]
     with postgres_server() as server:
         found.append(await _write("PostgreSQL", await new_database(server), requests))
+        found.append(await _write_together(await new_database(server), requests))
     return found
 
 
@@ -92,10 +96,14 @@ def written_table(figures: Iterable[Written]) -> str:
     head = "| store | records | a second | CPU each | second verifier, a second |"
     rows = [
         f"| {one.store} | {one.records:,} | {one.rate:,.0f} "
-        f"| {one.cpu_us:.0f} µs | {one.second_verifier_rate:,.0f} |"
+        f"| {one.cpu_us:.0f} µs | {_rate(one.second_verifier_rate)} |"
         for one in figures
     ]
     return "\n".join([head, "| --- |" + " ---: |" * 4, *rows])
+
+
+def _rate(a_second: float | None) -> str:
+    return "" if a_second is None else f"{a_second:,.0f}"
 
 
 def asked_table(figures: Sequence[Asking]) -> str:
@@ -115,14 +123,43 @@ async def _write(store: str, url: str | None, requests: int) -> Written:
         folder = Path(name)
         async with running_log(folder, url, patience_s=60) as log:
             began, cpu = time.perf_counter(), time.process_time()
-            await _ask(log.recorder, requests)
+            await ask(log.recorder, requests)
             took_s, cpu = time.perf_counter() - began, time.process_time() - cpu
         rate = await _second_verifier(folder, url)
     records = 2 * requests
     return Written(store, records, records / took_s, cpu / records * 1e6, rate)
 
 
-async def _ask(recorder: Recorder, requests: int) -> None:
+async def _write_together(url: str, requests: int) -> Written:
+    """Each in a process of its own, with a log and keys of its own, as replicas have them."""
+    async with AsyncExitStack() as stack:
+        top = Path(stack.enter_context(TemporaryDirectory()))
+        writers = []
+        for name in (f"writer-{number}" for number in range(_WRITERS)):
+            (top / name).mkdir()
+            arguments = (url, name, str(top / name), str(requests))
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "benchmarks.writer", *arguments), stdin=PIPE, stdout=PIPE
+            )
+            assert process.stdin is not None
+            assert process.stdout is not None
+            if await process.stdout.readline() != b"ready\n":
+                raise RuntimeError("a writer didn't begin")
+            writers.append((process, process.stdin, process.stdout))
+        began = time.perf_counter()
+        for _, stdin, _ in writers:
+            stdin.write(b"\n")
+        cpu = sum([float(await stdout.readline()) for _, _, stdout in writers])
+        took_s = time.perf_counter() - began
+        for process, _, _ in writers:
+            await process.wait()
+    records = 2 * requests * _WRITERS
+    return Written(
+        f"PostgreSQL, {_WRITERS} writers", records, records / took_s, cpu / records * 1e6
+    )
+
+
+async def ask(recorder: Recorder, requests: int) -> None:
     """Requests in waves, each waiting for its beginning as `relay` has it."""
     for _ in range(requests // _AT_ONCE):
         tickets = [recorder.begin(Asked(_WHO, "chat", "how?", "c1")) for _ in range(_AT_ONCE)]

@@ -26,7 +26,12 @@ async def test_sessions_are_measured_everywhere() -> None:
 
 async def test_records_are_measured_on_both_stores_and_beside_none() -> None:
     written = await records.written(200)
-    assert [(one.store, one.records) for one in written] == [("SQLite", 400), ("PostgreSQL", 400)]
+    together = ("PostgreSQL, 4 writers", 1600)
+    assert [(one.store, one.records) for one in written] == [
+        ("SQLite", 400),
+        ("PostgreSQL", 400),
+        together,
+    ]
     assert "| PostgreSQL | 400 |" in records.written_table(written)
     asked = await records.asked(3)
     assert [(one.mode, len(one.first_ms)) for one in asked] == [("off", 3), ("relay", 3)]
