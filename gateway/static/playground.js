@@ -3,6 +3,7 @@
 
 import { Connection } from './playground-connection.js';
 import { DebugPanel } from './playground-debug.js';
+import { advise } from './sluice-advice.js';
 import { count, duration } from './words.js';
 
 const STATES = {
@@ -190,10 +191,18 @@ function fail(error, isAgain) {
     show('idle');
     return;
   }
-  $('error').textContent = error.code === 'connection_failed' ? 'The gateway can’t be reached.' : error.message;
-  $('error').hidden = false;
+  showError(error);
   showTrace(connection.traceId);
   finish('failed');
+}
+
+/** What to tell anybody, and for whoever runs it the gateway's own words. */
+function showError(error) {
+  const advice = advise(error.code);
+  const details = document.createElement('small');
+  details.textContent = error.message ? `${error.message} (${error.code})` : error.code;
+  $('error').replaceChildren(`${advice.says} ${advice.do}`, details);
+  $('error').hidden = false;
 }
 
 function finish(state) {

@@ -107,7 +107,7 @@ async def test_error_of_the_backend_is_told_in_words(browser: Browser) -> None:
     async with gateway_before(STEADY) as gateway, opened(browser, gateway.url) as (page, _):
         await ask(page, "[mock: error=3] hello")
         await expect(page.locator("#state")).to_have_text("Failed")
-        await expect(page.locator("#error")).to_be_visible()
+        await expect(page.locator("#error")).to_contain_text("The assistant couldn't answer.")
 
 
 async def test_refusal_is_told_with_its_trace_id(browser: Browser) -> None:
@@ -119,7 +119,10 @@ async def test_refusal_is_told_with_its_trace_id(browser: Browser) -> None:
         await expect(page.locator("#state")).to_have_text("Complete")
         await ask(page, "again")
         await expect(page.locator("#state")).to_have_text("Failed")
-        await expect(page.locator("#error")).to_contain_text("Too many requests")
+        told = page.locator("#error")
+        await expect(told).to_contain_text("You have asked often in a short time. Wait a moment")
+        await expect(told.locator("small")).to_contain_text("Too many requests")
+        await expect(told.locator("small")).to_contain_text("(rate_limited)")
         await expect(page.locator("#trace-id")).to_have_text(re.compile("[0-9a-f]{32}"))
 
 
