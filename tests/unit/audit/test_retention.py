@@ -247,7 +247,7 @@ async def test_pages_that_were_freed_are_given_back(tmp_path: Path) -> None:
     def free(connection: sa.Connection) -> object:
         return connection.exec_driver_sql("PRAGMA freelist_count").scalar()
 
-    async with running_log(tmp_path, policy=SHORT) as audited:
+    async with running_log(tmp_path, policy=SHORT, patience_s=60) as audited:
         for _ in range(3):
             await asyncio.gather(*(ask(audited) for _ in range(500)))
         await audited.log.sign()
