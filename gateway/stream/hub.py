@@ -12,6 +12,7 @@ from typing import Protocol
 from gateway.errors import TooManyRequests, Unavailable
 from gateway.sse.dialects.base import Dialect
 from gateway.stream.abandoned import Abandoned
+from gateway.stream.answer import Ask
 from gateway.stream.archive import Archive
 from gateway.stream.keeper import Keeper
 from gateway.stream.live import LiveStream, Origin, Recording
@@ -25,7 +26,7 @@ from gateway.stream.model import (
     error_ending,
     new_stream_id,
 )
-from gateway.stream.producer import Ask, Bounds, Producer
+from gateway.stream.producer import Bounds, Producer
 from gateway.stream.reader import Reader, Sink
 from gateway.stream.shelf import Shelf
 from gateway.stream.store import StoreError

@@ -10,17 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.errors import GatewayError, UpstreamError
 from gateway.sse.dialects.base import Decoder, Dialect
-from gateway.stream.live import Answer, LiveStream, Opening
+from gateway.stream.answer import Answer, Ask, Opening
+from gateway.stream.live import LiveStream
 from gateway.stream.model import Ending, error_ending
 
 logger = logging.getLogger(__name__)
-
-Ask = Callable[[], Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True)

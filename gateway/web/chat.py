@@ -11,9 +11,10 @@ from gateway.errors import BadRequest, Forbidden, NotFound, UpstreamError
 from gateway.identity import clean_value, rollout_key
 from gateway.sse.dialects import DIALECTS
 from gateway.sse.event import Prompt, Thread
+from gateway.stream.answer import Answer
 from gateway.stream.conversations import Conversation
 from gateway.stream.hub import Plan
-from gateway.stream.live import Answer, Origin
+from gateway.stream.live import Origin
 from gateway.stream.model import StreamId
 from gateway.stream.wire import TypedWire
 from gateway.upstream.client import UpstreamRequest

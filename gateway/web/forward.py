@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from gateway.stream.live import Answer
+from gateway.stream.answer import Answer
 from gateway.telemetry.trace import TraceContext
 from gateway.upstream.client import UpstreamRequest
 from gateway.upstream.headers import Headers, with_credential

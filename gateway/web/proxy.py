@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Mapping
 from aiohttp import hdrs, web
 
 from gateway.errors import BadRequest, UpstreamError
-from gateway.stream.live import Body
+from gateway.stream.answer import Body
 from gateway.upstream.client import UpstreamRequest
 from gateway.upstream.headers import Headers, forwarded, returned
 from gateway.web.audited import begin_proxied, note_outcome, released

@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from gateway.errors import UpstreamError
+from gateway.stream.answer import Ask
 from gateway.stream.live import LiveStream
-from gateway.stream.producer import Ask, Bounds, Producer
+from gateway.stream.producer import Bounds, Producer
 from tests.unit.stream.parts import DIALECT, DONE, EVENT, ScriptedAnswer, make_stream, turn
 
 _BOUNDS = Bounds(event_max_bytes=1000, pauses=True)
