@@ -20,12 +20,12 @@ from benchmarks.timing import Amount, Timings
 from gateway.sse.dialects import provider_dialect
 from gateway.stream.archive import Archive
 from gateway.stream.cipher import Cipher
-from gateway.stream.hub import Clocks, Hub, Limits
+from gateway.stream.hub import Hub
 from gateway.stream.keeper import Keeper
+from gateway.stream.limits import Bounds, Clocks, Limits
 from gateway.stream.live import LiveStream
 from gateway.stream.log import LogBudget
 from gateway.stream.model import ENDING_REASONS, USER_REQUESTED
-from gateway.stream.producer import Bounds
 from gateway.stream.sql import make_store
 from gateway.stream.store import SessionStore
 from gateway.telemetry.faults import Faults

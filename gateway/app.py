@@ -34,11 +34,11 @@ from gateway.stream.archive import Archive
 from gateway.stream.cipher import Cipher
 from gateway.stream.claim import DirectoryClaim
 from gateway.stream.conversations import Conversations
-from gateway.stream.hub import Clocks, Hub, Limits, Observers
+from gateway.stream.hub import Hub, Observers
 from gateway.stream.keeper import Keeper
+from gateway.stream.limits import Bounds, Clocks, Limits
 from gateway.stream.log import LogBudget
 from gateway.stream.model import ENDING_REASONS, ERROR_REASONS
-from gateway.stream.producer import Bounds
 from gateway.stream.sql import make_store
 from gateway.stream.store import SessionStore, instance_name
 from gateway.stream.timed import TimedStore

@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from gateway.errors import TooManyRequests, Unavailable
-from gateway.sse.dialects.base import Dialect
 from gateway.stream.abandoned import Abandoned
-from gateway.stream.answer import Ask
 from gateway.stream.archive import Archive
 from gateway.stream.keeper import Keeper
-from gateway.stream.live import LiveStream, Origin, Recording
+from gateway.stream.limits import Clocks, Limits
+from gateway.stream.live import LiveStream
 from gateway.stream.log import EventLog, LogBudget
 from gateway.stream.model import (
     CLIENT_GONE,
-    DURATION_CAP,
     USER_REQUESTED,
     Ending,
     StreamId,
     error_ending,
     new_stream_id,
 )
-from gateway.stream.producer import Bounds, Producer
+from gateway.stream.plan import Claim, Plan
+from gateway.stream.producer import Producer
 from gateway.stream.reader import Reader, Sink
 from gateway.stream.shelf import Shelf
 from gateway.stream.store import StoreError
-from gateway.stream.wire import Wire
 from gateway.tasks import TaskOwner
 
 _BUSY_RETRY_S = 5
@@ -62,66 +59,6 @@ class Observers:
     def stream_ended(self, stream: LiveStream) -> None:
         for observer in self._observers:
             observer.stream_ended(stream)
-
-
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """All in seconds; 0 switches one off."""
-
-    first_token_s: float
-    idle_s: float
-    heartbeat_s: float
-    session_s: float = 0  #: without a reader and without an event
-
-    @property
-    def tick_s(self) -> float:
-        """How often to look: an eighth of the shortest clock, within 25 to 250 ms."""
-        shortest = min(
-            (s for s in (self.first_token_s, self.idle_s, self.heartbeat_s) if s), default=2
-        )
-        return min(0.25, max(0.025, shortest / 8))
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    max_streams: int  #: 0 is no limit
-    log_max_bytes: int
-    bounds: Bounds
-    reader_max_age_s: float = 0  #: of a typed stream's connection; 0 is no limit
-    max_readers: int = 64  #: of one stream; 0 is no limit
-    resume_ttl_s: float = 600  #: how long an ended stream can be read
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One client's word that two requests are the same: draft-ietf-httpapi-idempotency-key."""
-
-    owner: str
-    path: str
-    key: str
-
-    @property
-    def stored(self) -> str:
-        """What the store knows it by, besides its owner."""
-        return f"{self.path} {self.key}"
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a new stream shall be."""
-
-    origin: Origin
-    dialect: Dialect
-    make_wire: Callable[[StreamId], Wire]
-    ask: Ask
-    with_ids: bool
-    grace_s: float | None
-    max_duration_s: float
-    fingerprint: bytes = b""
-    claim: Claim | None = None
-    retry_key: bytes = b""
-    stream_id: StreamId | None = None  #: a new one, if its maker had to know it before
-    recording: Recording | None = None
 
 
 @dataclass(slots=True)
@@ -370,7 +307,7 @@ class Hub:
             stream = running.stream
             if now < stream.quiet_until:
                 continue
-            deadlines = self._deadlines(stream)
+            deadlines = self._clocks.deadlines(stream)
             ending = next((ending for due, ending in deadlines if due <= now), None)
             if ending is not None:
                 self.stop(stream, ending)
@@ -414,27 +351,6 @@ class Hub:
             raise Unavailable(
                 "The stream buffers are full.", code="buffers_full", retry_after_s=_BUSY_RETRY_S
             )
-
-    def _deadlines(self, stream: LiveStream) -> list[tuple[float, Ending]]:
-        """When the stream's clocks run out, as it is now, and how it then ends; the first of those
-        that are over counts."""
-        clocks = self._clocks
-        found = []
-        if stream.max_duration_s:
-            found.append((stream.started + stream.max_duration_s, DURATION_CAP))
-        if (left_at := stream.detached_since) is not None:
-            if (patience_s := stream.patience_s) is not None:
-                found.append((left_at + patience_s, CLIENT_GONE))
-            if clocks.session_s:
-                quiet_since = max(stream.last_event, left_at)
-                found.append((quiet_since + clocks.session_s, error_ending("timeout")))
-        if stream.first_event is None:
-            if clocks.first_token_s:
-                due = stream.started + clocks.first_token_s
-                found.append((due, error_ending("upstream_timeout")))
-        elif clocks.idle_s and not stream.is_paused:
-            found.append((stream.last_event + clocks.idle_s, error_ending("upstream_idle")))
-        return found
 
     def _beat(self, stream: LiveStream, now: float) -> None:
         interval_s = self._clocks.heartbeat_s

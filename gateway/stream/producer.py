@@ -11,23 +11,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from gateway.errors import GatewayError, UpstreamError
 from gateway.sse.dialects.base import Decoder, Dialect
 from gateway.stream.answer import Answer, Ask, Opening
+from gateway.stream.limits import Bounds
 from gateway.stream.live import LiveStream
 from gateway.stream.model import Ending, error_ending
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What a producer may hold."""
-
-    event_max_bytes: int
-    pauses: bool  #: when the log is full: pause the backend, else let the slow reader lapse
 
 
 class Producer:

@@ -27,9 +27,9 @@ from gateway.errors import (
 from gateway.identity import client_address
 from gateway.sse.dialects import provider_dialect
 from gateway.stream.answer import Answer
-from gateway.stream.hub import Plan
 from gateway.stream.live import LiveStream, Recording
 from gateway.stream.model import error_ending, new_stream_id
+from gateway.stream.plan import Plan
 from gateway.web.controls import State
 from gateway.web.routes import is_admin, is_generation, is_proxied_as_is, takes_link
 from gateway.web.services import IDENTITY, SERVICES, Services

@@ -13,9 +13,9 @@ from gateway.sse.dialects import DIALECTS
 from gateway.sse.event import Prompt, Thread
 from gateway.stream.answer import Answer
 from gateway.stream.conversations import Conversation
-from gateway.stream.hub import Plan
 from gateway.stream.live import Origin
 from gateway.stream.model import StreamId
+from gateway.stream.plan import Plan
 from gateway.stream.wire import TypedWire
 from gateway.upstream.client import UpstreamRequest
 from gateway.upstream.headers import Headers

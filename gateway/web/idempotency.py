@@ -12,8 +12,8 @@ from dataclasses import replace
 from aiohttp import hdrs, web
 
 from gateway.errors import BadRequest, UpstreamError
-from gateway.stream.hub import Claim, Plan
 from gateway.stream.live import LiveStream
+from gateway.stream.plan import Claim, Plan
 from gateway.web.audited import note_resume
 from gateway.web.resume import attach, count_resume, read_cursor, resume_question
 from gateway.web.services import IDENTITY, SERVICES

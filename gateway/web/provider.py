@@ -13,9 +13,9 @@ from gateway.errors import BadRequest
 from gateway.identity import rollout_key
 from gateway.sse.dialects import provider_dialect
 from gateway.sse.dialects.base import Dialect
-from gateway.stream.hub import Plan
 from gateway.stream.live import Origin
 from gateway.stream.model import StreamId
+from gateway.stream.plan import Plan
 from gateway.stream.wire import ProviderWire
 from gateway.upstream.client import UpstreamRequest
 from gateway.web.audited import QUESTION, Question, begin

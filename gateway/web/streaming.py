@@ -12,8 +12,8 @@ from aiohttp import web
 from gateway.errors import BadRequest, Unavailable
 from gateway.settings import Settings
 from gateway.stream.answer import Answer, Opening
-from gateway.stream.hub import Plan
 from gateway.stream.live import LiveStream
+from gateway.stream.plan import Plan
 from gateway.upstream.headers import Headers, returned_with_stream
 from gateway.web.audited import hand_over, hold_for, recorded, released, stop_unrecorded
 from gateway.web.compression import choose_encoder

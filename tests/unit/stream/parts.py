@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from gateway.errors import UpstreamError
 from gateway.sse.dialects import DIALECTS
 from gateway.stream.answer import Answer, Follower
-from gateway.stream.hub import Clocks, Hub, Limits, Plan
+from gateway.stream.hub import Hub
+from gateway.stream.limits import Bounds, Clocks, Limits
 from gateway.stream.live import LiveStream, Origin
 from gateway.stream.log import EventLog, LogBudget
 from gateway.stream.model import StreamId, new_stream_id
-from gateway.stream.producer import Bounds
+from gateway.stream.plan import Plan
 from gateway.stream.wire import ProviderWire
 
 DIALECT = DIALECTS["openai"]

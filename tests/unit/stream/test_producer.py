@@ -8,8 +8,9 @@ import pytest
 
 from gateway.errors import UpstreamError
 from gateway.stream.answer import Ask
+from gateway.stream.limits import Bounds
 from gateway.stream.live import LiveStream
-from gateway.stream.producer import Bounds, Producer
+from gateway.stream.producer import Producer
 from tests.unit.stream.parts import DIALECT, DONE, EVENT, ScriptedAnswer, make_stream, turn
 
 _BOUNDS = Bounds(event_max_bytes=1000, pauses=True)
