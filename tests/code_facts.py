@@ -73,7 +73,7 @@ def log_events() -> dict[str, LogEvent]:
 def typed_events() -> dict[str, set[str]]:
     """The fields of each typed event: of the dict that becomes its data, and those put in later."""
     events: dict[str, set[str]] = defaultdict(set)
-    tree = ast.parse((ROOT / "gateway/stream/wire.py").read_text())
+    tree = ast.parse((ROOT / "gateway/stream/wires/typed.py").read_text())
     for function in ast.walk(tree):
         if not isinstance(function, ast.FunctionDef):
             continue

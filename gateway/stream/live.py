@@ -17,7 +17,7 @@ from gateway.stream.answer import Opening
 from gateway.stream.log import EventLog
 from gateway.stream.model import Ending, Status, StreamId
 from gateway.stream.store import StreamRecord
-from gateway.stream.wire import Wire
+from gateway.stream.wires.base import Wire
 
 if TYPE_CHECKING:
     from gateway.stream.reader import Reader

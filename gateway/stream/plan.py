@@ -9,7 +9,7 @@ from gateway.sse.dialects.base import Dialect
 from gateway.stream.answer import Ask
 from gateway.stream.live import Origin, Recording
 from gateway.stream.model import StreamId
-from gateway.stream.wire import Wire
+from gateway.stream.wires.base import Wire
 
 
 @dataclass(frozen=True, slots=True)

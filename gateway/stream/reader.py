@@ -17,7 +17,7 @@ from typing import Protocol
 
 from gateway.stream.live import LiveStream
 from gateway.stream.log import CursorTrimmedError
-from gateway.stream.wire import Beat
+from gateway.stream.wires.base import Beat
 
 _WRITE_MAX_BYTES = 64 * 1024
 

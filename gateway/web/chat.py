@@ -16,7 +16,7 @@ from gateway.stream.conversations import Conversation
 from gateway.stream.live import Origin
 from gateway.stream.model import StreamId
 from gateway.stream.plan import Plan
-from gateway.stream.wire import TypedWire
+from gateway.stream.wires.typed import TypedWire
 from gateway.upstream.client import UpstreamRequest
 from gateway.upstream.headers import Headers
 from gateway.web.audited import QUESTION, Question

@@ -16,7 +16,7 @@ from gateway.sse.dialects.base import Dialect
 from gateway.stream.live import Origin
 from gateway.stream.model import StreamId
 from gateway.stream.plan import Plan
-from gateway.stream.wire import ProviderWire
+from gateway.stream.wires.provider import ProviderWire
 from gateway.upstream.client import UpstreamRequest
 from gateway.web.audited import QUESTION, Question, begin
 from gateway.web.body import is_json, parse_json_object, read_body

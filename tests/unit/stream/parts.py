@@ -14,7 +14,7 @@ from gateway.stream.live import LiveStream, Origin
 from gateway.stream.log import EventLog, LogBudget
 from gateway.stream.model import StreamId, new_stream_id
 from gateway.stream.plan import Plan
-from gateway.stream.wire import ProviderWire
+from gateway.stream.wires.provider import ProviderWire
 
 DIALECT = DIALECTS["openai"]
 EVENT = b'data: {"choices":[]}\n\n'

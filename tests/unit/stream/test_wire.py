@@ -17,7 +17,9 @@ from gateway.stream.model import (
     StreamId,
     error_ending,
 )
-from gateway.stream.wire import Beat, ProviderWire, TypedWire, estimate_tokens
+from gateway.stream.wires.base import Beat, estimate_tokens
+from gateway.stream.wires.provider import ProviderWire
+from gateway.stream.wires.typed import TypedWire
 from tests.backend import CHAT_STREAM, blocks
 
 _BEAT = Beat(timestamp=1.5, uptime_s=2.0, remaining_s=None, count=3)

@@ -1,21 +1,14 @@
-"""How a stream looks to its readers: the typed events, or a provider's own bytes.
-
-A wire turns a backend's blocks into the events of the log, notices the end, and knows how a
-heartbeat and an ending are written. It does no I/O and keeps no clock.
-"""
+"""The typed route's wire: the gateway's own events, the same whatever backend speaks."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Protocol
 
 import orjson
 
-from gateway.errors import UpstreamError
 from gateway.sse.decoder import encode_event
-from gateway.sse.dialects.base import Dialect, Verdict
+from gateway.sse.dialects.base import Dialect
 from gateway.sse.event import (
     End,
     Failure,
@@ -29,86 +22,12 @@ from gateway.sse.event import (
     Usage,
 )
 from gateway.sse.usual import UsualEvent
-from gateway.stream.model import (
-    COMPLETED,
-    INCOMPLETE,
-    NOT_ASKED_FOR,
-    Ending,
-    Status,
-    StreamId,
-    error_ending,
-)
+from gateway.stream.model import COMPLETED, INCOMPLETE, Ending, StreamId, error_ending
+from gateway.stream.wires.base import Beat, estimate_tokens
 
 RETRY_MS = 2000
 #: For those whom a restart has cut off: time to start anew, and not all at once.
 RESTART_RETRY_MS = (2000, 6000)
-_BYTES_PER_TOKEN = 4  # of English text with today's tokenizers, within some 20 %
-
-
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """What a heartbeat tells besides the counts; times in seconds."""
-
-    timestamp: float
-    uptime_s: float
-    remaining_s: float | None
-    count: int
-
-
-class Wire(Protocol):
-    ending: Ending | None  #: set once the backend's terminal event or its error was seen
-    total_chunks: int
-    opening: bytes  #: the backend's first block, kept when the log drops it; empty if not needed
-
-    @property
-    def lead_events(self) -> int:
-        """How many events, the first token's with them, no update mode holds back."""
-        ...
-
-    @property
-    def total_tokens(self) -> int: ...
-    @property
-    def usage(self) -> Usage:
-        """What is known on the way; empty where nothing is decoded."""
-        ...
-
-    def begin(self) -> bytes | None:
-        """The event that opens the stream, before the backend has said anything."""
-        ...
-
-    def feed(self, blocks: list[bytes]) -> list[bytes]:
-        """The events that `blocks` become, up to the ending, which may be set afterwards."""
-        ...
-
-    def usual(self, block: bytes) -> bytes | None:
-        """The event that a block becomes which is like others before but for its text; None for any
-        other. A shortcut: `feed` would give the same."""
-        ...
-
-    def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:
-        """The last events; `recent` are those still in the log."""
-        ...
-
-    def heartbeat(self, beat: Beat) -> bytes:
-        """What keeps a silent connection alive: no event of the log, without an id."""
-        ...
-
-    def summary(self, events: Iterable[bytes]) -> Summary:
-        """What has been said so far; `events` are those still in the log."""
-        ...
-
-    def snapshot(self) -> bytes | None:
-        """The event that stands for all that was said so far; None if there can't be one."""
-        ...
-
-    def ends_cleanly(self, ending: Ending) -> bool:
-        """Whether the response may be closed in good order, or must be broken off."""
-        ...
-
-
-def estimate_tokens(size_bytes: int) -> int:
-    """A count of tokens for text of `size_bytes`, where the backend gives none."""
-    return -(-size_bytes // _BYTES_PER_TOKEN)
 
 
 class TypedWire:
@@ -196,7 +115,7 @@ class TypedWire:
 
     def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:
         if ending.is_error:
-            return [_error_event(ending, self._trace_id, is_partial=self.total_chunks > 0)]
+            return [error_event(ending, self._trace_id, is_partial=self.total_chunks > 0)]
         data: dict[str, object] = {
             "reason": ending.reason,
             "duration": round(duration_s, 3),
@@ -290,103 +209,8 @@ class TypedWire:
         return usage
 
 
-class ProviderWire:
-    """The bytes of a provider's stream as they are, with nothing between but a comment line."""
-
-    def __init__(self, dialect: Dialect, *, trace_id: str) -> None:
-        self._dialect = dialect
-        watcher = dialect.watcher()
-        self._passes, self._see = watcher.passes, watcher.see
-        self._usual = UsualEvent(dialect.translator().text_of)
-        self._trace_id = trace_id
-        self._verdict: Verdict | None = None
-        self.ending: Ending | None = None
-        self.total_chunks = 0
-        self.opening = b""
-
-    @property
-    def lead_events(self) -> int:
-        return self._dialect.lead_events
-
-    @property
-    def total_tokens(self) -> int:
-        return 0  # not known on the way: nothing is decoded
-
-    @property
-    def usage(self) -> Usage:
-        return Usage()
-
-    def begin(self) -> bytes | None:
-        return None
-
-    def feed(self, blocks: list[bytes]) -> list[bytes]:
-        if not self.total_chunks:
-            self.opening = blocks[0]
-        if self._passes(blocks[0] if len(blocks) == 1 else b"".join(blocks)):
-            self.total_chunks += len(blocks)
-            if len(blocks) == 1:
-                self._usual.learn(blocks[0])
-            return blocks
-        for count, block in enumerate(blocks, 1):
-            if (verdict := self._see(block)) is not None:
-                self._verdict, self.ending = verdict, _ENDINGS[verdict]
-                blocks = blocks[:count]
-                break
-        self.total_chunks += len(blocks)
-        return blocks
-
-    def usual(self, block: bytes) -> bytes | None:
-        if self._usual.text_of(block) is None:
-            return None
-        self.total_chunks += 1
-        return block
-
-    def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:
-        if self._verdict is not None:
-            return []
-        if _is_stop(ending):
-            # The first block names the answer, whatever of it the log has dropped since.
-            return self._dialect.stop_blocks([self.opening, *recent], self._count_tokens(recent))
-        return [encode_error(ending, self._trace_id, self._dialect, recent)]
-
-    def _count_tokens(self, events: list[bytes]) -> int:
-        summary = self.summary(events)
-        if summary.usage is not None and summary.usage.output_tokens is not None:
-            return summary.usage.output_tokens
-        return estimate_tokens(len(summary.text.encode("utf-8", "replace")))
-
-    def heartbeat(self, beat: Beat) -> bytes:
-        # No blank line: with ids, openai-python would decode the empty event that it makes of it.
-        return b":\n"
-
-    def ends_cleanly(self, ending: Ending) -> bool:
-        # The SDKs take a clean end for success, whatever is missing.
-        if self._verdict is None:
-            return _is_stop(ending)
-        return self._verdict is not Verdict.BROKEN
-
-    def summary(self, events: Iterable[bytes]) -> Summary:
-        return self._dialect.summarise(events)
-
-    def snapshot(self) -> bytes | None:
-        return None  # a provider's event can't say "replace what you have"
-
-
-def encode_error(
-    ending: Ending, trace_id: str, dialect: Dialect | None, recent: list[bytes]
-) -> bytes:
-    """The event that tells of an end that isn't a proper one; no dialect is the typed route."""
-    if dialect is None:
-        return _error_event(ending, trace_id, is_partial=len(recent) > 1)
-    error = UpstreamError(
-        ending.message or "The stream reached its duration cap.",
-        code=ending.reason,
-        retryable=ending.retryable,
-    )
-    return dialect.error_block(error, trace_id, recent)
-
-
-def _error_event(ending: Ending, trace_id: str, *, is_partial: bool) -> bytes:
+def error_event(ending: Ending, trace_id: str, *, is_partial: bool) -> bytes:
+    """The typed event that tells of an end that isn't a proper one."""
     data = {
         "code": ending.reason,
         "message": ending.message,
@@ -398,19 +222,6 @@ def _error_event(ending: Ending, trace_id: str, *, is_partial: bool) -> bytes:
         retry_ms = random.randint(*RESTART_RETRY_MS)  # noqa: S311
         return b"retry: %d\n%b" % (retry_ms, _event("error", data))
     return _event("error", data)
-
-
-def _is_stop(ending: Ending) -> bool:
-    """Whether somebody asked for this end, which then is a proper one."""
-    return ending.status is Status.TERMINATED and ending.reason not in NOT_ASKED_FOR
-
-
-_ENDINGS = {
-    Verdict.COMPLETE: COMPLETED,
-    Verdict.INCOMPLETE: INCOMPLETE,
-    Verdict.FAILED: error_ending("upstream_error"),
-    Verdict.BROKEN: error_ending("upstream_error"),
-}
 
 
 def _event(name: str, data: object) -> bytes:
