@@ -12,54 +12,22 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.backoff import Backoff
+from gateway.stream.draft import Draft, Kept, Source, take_drafts
 from gateway.stream.model import StreamId
-from gateway.stream.store import (
-    Appended,
-    Change,
-    Created,
-    Ended,
-    Segment,
-    SessionStore,
-    StoreError,
-    StreamRecord,
-)
+from gateway.stream.store import SessionStore, StoreError
 from gateway.tasks import TaskOwner
 
 logger = logging.getLogger(__name__)
 
-#: One transaction is closed when it holds so much, so that it neither takes long nor much memory.
-_BATCH_BYTES = 4 * 1024 * 1024
-_BATCH_STREAMS = 256
-#: Nor holds the event loop: of so many streams what they have said is put together in one step.
-_BATCH_SEGMENTS = 32
 #: Writing what one stream has said costs as much as relaying several events, however little it is.
 #: So that many slow streams don't cost more than few fast ones, so many are written in a second.
 _SEGMENTS_PER_S = 1000
 #: A write that takes longer is one to a store that is away: a locked file, a dead network. So long
 #: does a full log wait for it.
 _PATIENCE_S = 2.0
-
-
-class Source(Protocol):
-    """A stream, as the keeper sees it."""
-
-    @property
-    def id(self) -> StreamId: ...
-
-    def record(self) -> StreamRecord:
-        """How it is now."""
-        ...
-
-    def pending(self, after_seq: int) -> tuple[list[bytes], int, int]:
-        """The events after `after_seq` that the log still has, the first's number and the last's.
-
-        Without any: an empty list, and as the last number that of the log's last event.
-        """
-        ...
 
 
 class Watch(Protocol):
@@ -74,30 +42,6 @@ class Watch(Protocol):
     def store_retried(self, *, succeeded: bool) -> None:
         """A store that was away was tried again; no success is that it still is."""
         ...
-
-
-@dataclass(slots=True, eq=False)
-class _Kept:
-    """How far a stream is in the store."""
-
-    source: Source
-    durable: asyncio.Future[bool]
-    seq: int = 0
-    is_created: bool = False
-    #: Who waits for more of it to be written, and since when.
-    wake: Callable[[], None] | None = None
-    awaited_since: float | None = None
-
-
-@dataclass(slots=True)
-class _Draft:
-    """What one transaction will say of one stream."""
-
-    kept: _Kept
-    changes: list[Change]
-    last: int
-    bytes: int
-    has_ended: bool
 
 
 class Keeper:
@@ -127,7 +71,7 @@ class Keeper:
         self._backoff = backoff or Backoff()
         self._watch = watch
         self._on_lost = on_lost
-        self._kept: dict[StreamId, _Kept] = {}
+        self._kept: dict[StreamId, Kept] = {}
         #: Streams with new events: who appends puts a stream's id in, and only of one that was
         #: `created`. No call, since it is done for each event.
         self.changed: set[StreamId] = set()
@@ -179,7 +123,7 @@ class Keeper:
             self.unkept += 1
             durable.set_result(False)
             return durable
-        self._kept[source.id] = _Kept(source, durable)
+        self._kept[source.id] = Kept(source, durable)
         self._press(source.id)
         if self._is_away:
             durable.set_result(False)
@@ -272,7 +216,7 @@ class Keeper:
         self._in_hand = ids - self._refused
         waiting = [self._kept[i] for i in ids - self._refused if i in self._kept]
         while waiting:
-            drafts = _drafts(waiting)
+            drafts = take_drafts(waiting)
             if not await self._write(drafts):
                 self._urgent.update(kept.source.id for kept in waiting)
                 self._urgent.update(draft.kept.source.id for draft in drafts)
@@ -283,12 +227,12 @@ class Keeper:
             return
         self._refused_due = time.monotonic() + self._backoff.max_delay_ms / 1000
         for stream_id in list(self._refused):
-            if not await self._write(_drafts([self._kept[stream_id]])):
+            if not await self._write(take_drafts([self._kept[stream_id]])):
                 self._refused.discard(stream_id)
                 self._urgent.add(stream_id)
                 return
 
-    async def _write(self, drafts: list[_Draft]) -> bool:
+    async def _write(self, drafts: list[Draft]) -> bool:
         """False if the store is away, and nothing was written."""
         error = await self._try(drafts)
         if error is None:
@@ -305,7 +249,7 @@ class Keeper:
                 return False
         return True
 
-    async def _try(self, drafts: list[_Draft]) -> StoreError | None:
+    async def _try(self, drafts: list[Draft]) -> StoreError | None:
         try:
             changes = [change for draft in drafts for change in draft.changes]
             self._write_began = time.monotonic()
@@ -330,7 +274,7 @@ class Keeper:
             self._note_written(draft, is_lost=draft.kept.source.id in lost)
         return None
 
-    def _note_written(self, draft: _Draft, *, is_lost: bool) -> None:
+    def _note_written(self, draft: Draft, *, is_lost: bool) -> None:
         kept = draft.kept
         self._refused.discard(kept.source.id)
         kept.is_created = True
@@ -346,7 +290,7 @@ class Keeper:
         if is_lost and self._on_lost is not None:
             self._on_lost(kept.source.id)
 
-    def _note_fault(self, error: StoreError, drafts: list[_Draft]) -> None:
+    def _note_fault(self, error: StoreError, drafts: list[Draft]) -> None:
         self._hurry.clear()  # what was urgent meanwhile waits for the store like all else
         for draft in drafts:
             _resolve(draft.kept, is_durable=False)
@@ -373,40 +317,6 @@ class Keeper:
             self._settled.set()
 
 
-def _drafts(waiting: list[_Kept]) -> list[_Draft]:
-    """Takes as many as fit in one transaction."""
-    drafts: list[_Draft] = []
-    size = segments = 0
-    while (
-        waiting
-        and size < _BATCH_BYTES
-        and segments < _BATCH_SEGMENTS
-        and len(drafts) < _BATCH_STREAMS
-    ):
-        draft = _draft(waiting.pop())
-        size += draft.bytes
-        segments += draft.bytes > 0
-        drafts.append(draft)
-    return drafts
-
-
-def _draft(kept: _Kept) -> _Draft:
-    record = kept.source.record()
-    frames, first, last = kept.source.pending(kept.seq)
-    changes: list[Change] = [] if kept.is_created else [Created(record)]
-    size = 0
-    if frames:
-        segment = Segment.of(record.id, first, frames)
-        size = len(segment.data)
-        changes.append(Appended(record, segment))
-        if first > kept.seq + 1:
-            missing = first - kept.seq - 1
-            logger.warning("store.gap", extra={"stream_id": record.id, "events": missing})
-    if not record.is_active:
-        changes.append(Ended(record))
-    return _Draft(kept, changes, last, size, not record.is_active)
-
-
 async def _wait_for(event: asyncio.Event, timeout_s: float | None) -> None:
     """Waits for the event, at most so long; None is for ever."""
     if event.is_set():
@@ -418,6 +328,6 @@ async def _wait_for(event: asyncio.Event, timeout_s: float | None) -> None:
         pass
 
 
-def _resolve(kept: _Kept, *, is_durable: bool) -> None:
+def _resolve(kept: Kept, *, is_durable: bool) -> None:
     if not kept.durable.done():
         kept.durable.set_result(is_durable)
