@@ -40,7 +40,7 @@ class SseDecoder:
         self._has_cr = False
         self._swallow_lf = False
         #: Whether a chunk of up to 4 KiB that is one usual block would be given back as it is.
-        self.is_even = False
+        self.is_between_blocks = False
 
     @property
     def has_fragment(self) -> bool:
@@ -58,11 +58,11 @@ class SseDecoder:
             and b"\r" not in chunk
         ):  # one `data` line and its end, as nearly every read is where tokens trickle
             self._head = None
-            self.is_even = self._max_bytes >= EVEN_BYTES
+            self.is_between_blocks = self._max_bytes >= EVEN_BYTES
             return [chunk]
         blocks = self._cut(chunk)
         is_held = self._held or self._head or self._swallow_lf or self._has_cr
-        self.is_even = not is_held and self._max_bytes >= EVEN_BYTES
+        self.is_between_blocks = not is_held and self._max_bytes >= EVEN_BYTES
         return blocks
 
     def _cut(self, chunk: bytes) -> list[bytes]:
@@ -184,7 +184,7 @@ class SseDecoder:
 class LineDecoder:
     """Lines of newline-delimited JSON (Ollama), without their ends; empty lines are dropped."""
 
-    is_even = False
+    is_between_blocks = False
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes

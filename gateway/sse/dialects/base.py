@@ -41,7 +41,7 @@ class Decoder(Protocol):
         ...
 
     @property
-    def is_even(self) -> bool:
+    def is_between_blocks(self) -> bool:
         """Whether `feed` would give a chunk of up to 4 KiB back that is one usual block."""
         ...
 
