@@ -11,7 +11,6 @@ import re
 
 from gateway.errors import UpstreamError
 
-EVEN_BYTES = 4096
 _BOM = b"\xef\xbb\xbf"
 _END_OF_LINE = rb"(?>\r\n|\r|\n)"
 _LINE = re.compile(rb"[^\r\n]*" + _END_OF_LINE)
@@ -39,7 +38,6 @@ class SseDecoder:
         self._held = bytearray()
         self._has_cr = False
         self._swallow_lf = False
-        #: Whether a chunk of up to 4 KiB that is one usual block would be given back as it is.
         self.is_between_blocks = False
 
     @property
@@ -58,11 +56,11 @@ class SseDecoder:
             and b"\r" not in chunk
         ):  # one `data` line and its end, as nearly every read is where tokens trickle
             self._head = None
-            self.is_between_blocks = self._max_bytes >= EVEN_BYTES
+            self.is_between_blocks = True
             return [chunk]
         blocks = self._cut(chunk)
         is_held = self._held or self._head or self._swallow_lf or self._has_cr
-        self.is_between_blocks = not is_held and self._max_bytes >= EVEN_BYTES
+        self.is_between_blocks = not is_held
         return blocks
 
     def _cut(self, chunk: bytes) -> list[bytes]:
@@ -184,7 +182,7 @@ class SseDecoder:
 class LineDecoder:
     """Lines of newline-delimited JSON (Ollama), without their ends; empty lines are dropped."""
 
-    is_between_blocks = False
+    is_between_blocks = False  # its lines lose their ends, so none comes back as it is
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes

@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import orjson
 
-from gateway.sse.decoder import EVEN_BYTES
-
 _PROBE = "a probe"
 _PROVEN = 8
+#: No longer block is learnt: a stream keeps its shape for as long as it runs.
+_MAX_BYTES = 4096
 
 
 class UsualEvent:
@@ -38,12 +38,11 @@ class UsualEvent:
         """The text in UTF-8, which is also what stands between the quotes; None if the block isn't
         of the shape, and is to be read the plain way."""
         head, tail = self._head, self._tail
-        size = len(block)
         if (
             head
             and block.startswith(head)
             and block.endswith(tail)
-            and len(head) + len(tail) < size <= EVEN_BYTES
+            and len(block) > len(head) + len(tail)
         ):
             raw = block[len(head) : -len(tail)]
             if b'"' not in raw and b"\\" not in raw and _is_plain(raw):
@@ -68,7 +67,7 @@ class UsualEvent:
 
     def _shape(self, block: bytes) -> tuple[bytes, bytes]:
         """What stands before and behind the text; empty if that can't be told."""
-        if len(block) > EVEN_BYTES or not (text := self._text_of(block)):
+        if len(block) > _MAX_BYTES or not (text := self._text_of(block)):
             return b"", b""
         head, quoted, tail = block.rpartition(orjson.dumps(text))
         if not quoted:

@@ -70,7 +70,11 @@ class Producer:
             return
         wire = stream.wire
         try:
-            if self._decoder.is_between_blocks and (event := wire.usual(chunk)) is not None:
+            if (
+                self._decoder.is_between_blocks
+                and len(chunk) <= self._bounds.event_max_bytes
+                and (event := wire.usual(chunk)) is not None
+            ):
                 stream.last_event = time.monotonic()
                 if stream.log.extend((event,)):
                     self._keep_within_bounds()

@@ -42,7 +42,8 @@ class Decoder(Protocol):
 
     @property
     def is_between_blocks(self) -> bool:
-        """Whether `feed` would give a chunk of up to 4 KiB back that is one usual block."""
+        """Whether `feed` would give a chunk back as it is that is one usual block within the bound:
+        nothing before it is unfinished."""
         ...
 
 

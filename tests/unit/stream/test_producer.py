@@ -65,6 +65,13 @@ async def test_answer_without_its_end_is_an_error_and_its_connection_closed(
     assert not stream.wire.ends_cleanly(stream.ending)
 
 
+async def test_event_that_is_too_large_is_an_error_also_where_its_shape_is_known() -> None:
+    usual = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n'
+    stream = await _run(ScriptedAnswer([usual % (b"x" * size) for size in (1, 900, 1000)]))
+    assert _reason(stream) == "event_too_large"
+    assert stream.log.read(0, 10_000)[0].startswith(usual % b"x" + usual % (b"x" * 900))
+
+
 async def test_answer_that_is_no_stream_is_handed_to_the_request() -> None:
     answer = ScriptedAnswer([b"{}"], status=429, headers={"Content-Type": "application/json"})
     stream = await _run(answer)
