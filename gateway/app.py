@@ -13,8 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import aiohttp
-from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
+from aiohttp import web
 
 from gateway.audit.assembly import journal_of, make_recorder
 from gateway.audit.log import AuditLog
@@ -56,20 +55,7 @@ from gateway.tokens.links import Links, link_key_path
 from gateway.upstream.breaker import Breaker
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.retry import Retrying
-from gateway.web import (
-    admin,
-    analytics,
-    conversations,
-    diagnostics,
-    graphql,
-    health,
-    links,
-    openapi,
-    pages,
-    streams,
-)
 from gateway.web.admin import OVERVIEW
-from gateway.web.chat import chat_stream
 from gateway.web.condition import add_state_metrics, watch
 from gateway.web.controls import Controls
 from gateway.web.middleware.access import access
@@ -77,60 +63,20 @@ from gateway.web.middleware.admission import admission
 from gateway.web.middleware.audit import audit, hold_response
 from gateway.web.middleware.cors import put_cors_headers
 from gateway.web.middleware.errors import errors
-from gateway.web.middleware.framing import expect
 from gateway.web.middleware.limits import put_rate_headers
 from gateway.web.middleware.presence import presence
 from gateway.web.middleware.trace import put_trace_headers, trace
 from gateway.web.outlet import StallWatch
 from gateway.web.overview import Overview
 from gateway.web.presence import PresenceWatch
-from gateway.web.provider import provider
-from gateway.web.proxy import relay_request
+from gateway.web.routing import add_routes
 from gateway.web.server import Runner, check_parser, listen
 from gateway.web.services import SERVICES, Services
-from gateway.web.streaming import STREAMS_PATH
 
 if TYPE_CHECKING:
     from gateway.telemetry.spans import Spans
 
 logger = logging.getLogger("sluice")
-
-CHAT_PATH = "/api/v2/chat-stream"
-#: Not `.*`, which ends at an encoded line feed.
-_REST = r"{path:[\s\S]*}"
-_PROBES = {
-    "/livez": health.live,
-    "/readyz": health.ready,
-    "/health": health.health,
-    "/healthz": health.health,
-    "/health/liveliness": health.live,
-    "/health/readiness": health.ready,
-    "/metrics": health.metrics,
-    openapi.PATH: openapi.description,
-    "/playground": pages.playground,
-    "/dashboard": pages.dashboard,
-    "/static/{name}": pages.static,
-}
-
-_STREAM_ROUTES = {
-    STREAMS_PATH: streams.list_streams,
-    links.PATH: links.make_link,
-    streams.CONVERSATION_PATH: streams.conversation_stream,
-    conversations.PATH: conversations.conversation,
-}
-_ONE_STREAM_ROUTES = {
-    STREAMS_PATH + "/{stream_id}": streams.stream,
-    streams.TERMINATE_PATH: streams.terminate,
-}
-_ADMIN_ROUTES = {
-    admin.OVERVIEW_PATH: admin.overview,
-    admin.STREAM_PATH: admin.stream,
-    admin.CONTROLS_PATH: admin.controls,
-    admin.CLEANUP_PATH: admin.clean_up,
-    analytics.PATH: analytics.analytics,
-    diagnostics.PATH: diagnostics.diagnostics,
-    f"{admin.PATH}/{_REST}": admin.nothing,
-}
 
 
 def make_app(settings: Settings) -> web.Application:
@@ -162,7 +108,7 @@ def make_app(settings: Settings) -> web.Application:
         [hold_response, put_trace_headers, put_rate_headers, put_cors_headers]
     )
     app.cleanup_ctx.append(_run_services)
-    _add_routes(app, settings)
+    add_routes(app, settings)
     return app
 
 
@@ -394,37 +340,6 @@ def _fetcher(url: str) -> Callable[[], Awaitable[bytes]]:
             return await response.read()
 
     return fetch
-
-
-def _add_routes(app: web.Application, settings: Settings) -> None:
-    def add(method: str, path: str, handler: Handler, name: str) -> None:
-        app.router.add_route(method, path, handler, name=name, expect_handler=expect)
-
-    for path, handler in _PROBES.items():
-        name = f"public.{_as_name(path)}"
-        app.router.add_get(path, handler, name=name, expect_handler=expect)
-        add("*", path, _read_only, name)
-    for path, handler in _STREAM_ROUTES.items():
-        add("*", path, handler, f"streams.{_as_name(path)}")
-    for path, handler in _ONE_STREAM_ROUTES.items():
-        add("*", path, handler, f"streams.one.{_as_name(path)}")
-    for path, handler in _ADMIN_ROUTES.items():
-        add("*", path, handler, f"admin.{_as_name(path)}")
-    add("*", graphql.PATH, graphql.GraphQL().handle, "streams.graphql")
-    for path in (CHAT_PATH, *settings.chat_stream_aliases):
-        add("*", path, chat_stream, f"chat.{_as_name(path)}")
-    add("*", f"/v1/{_REST}", provider, "provider")
-    if settings.proxy_passthrough:
-        add("*", f"/{_REST}", relay_request, "backend")
-
-
-async def _read_only(request: web.Request) -> web.StreamResponse:
-    """These paths are ours with every method, so none of them reaches the backend."""
-    raise web.HTTPMethodNotAllowed(request.method, (hdrs.METH_GET, hdrs.METH_HEAD))
-
-
-def _as_name(path: str) -> str:
-    return "p" + "".join(c if c.isalnum() else "_" for c in path)
 
 
 async def _run_services(app: web.Application) -> AsyncIterator[None]:
