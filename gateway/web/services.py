@@ -1,4 +1,4 @@
-"""What the handlers need, made once in `gateway.app`, and what middlewares leave for them."""
+"""What the handlers need, made once in `gateway.assembly`, and what middlewares leave for them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Who may import whom: the arrows of the design, read from the sources.
 
-    cli → commands → app → web → {stream, upstream, limit, audit, telemetry …} → sse → errors
+    cli → commands → app → assembly → web → {stream, upstream, limit, audit …} → sse → errors
 
-Left may import right, never back; siblings get callables from `gateway.app`. Imports for type
+Left may import right, never back; siblings get callables from `gateway.assembly`. Imports for type
 checking only and those inside functions count too.
 """
 
@@ -20,11 +20,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-#: The parts of the package by their level, from the composition root down.
+#: The parts of the package by their level, from the command line down.
 LEVELS = (
     {"cli"},
     {"commands"},
     {"app"},
+    {"assembly"},
     {"web", "erasures"},
     {
         *("stream", "upstream", "limit", "audit", "telemetry"),
