@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Literal
 
 from dotenv import dotenv_values
 from pydantic import (
-    AfterValidator,
     AliasChoices,
-    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -29,9 +24,20 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway.errors import SettingsError
+from gateway.setting_types import (
+    AuditName,
+    Names,
+    Networks,
+    Origins,
+    Rate,
+    Route,
+    Routes,
+    Token,
+    Url,
+)
 
 #: A name that begins like this and isn't a setting is a typing error, not somebody else's variable.
 OUR_PREFIXES = (
@@ -72,75 +78,6 @@ OUR_PREFIXES = (
 )
 
 
-def _split(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-def _check_url(value: str) -> str:
-    parts = urlsplit(value)
-    try:
-        port_is_valid = parts.port is None or parts.port > 0
-    except ValueError:
-        port_is_valid = False
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_valid:
-        raise ValueError("must be an http:// or https:// URL with a host")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("must have no user, password, query or fragment")
-    return value.rstrip("/")
-
-
-def _check_origin(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query:
-        raise ValueError(f"{value!r} isn't an origin such as https://app.example.com")
-    return value
-
-
-def _check_route(value: str) -> str:
-    if not value.startswith("/") or "?" in value or "{" in value:
-        raise ValueError(f"{value!r} isn't a path such as /api/stream")
-    return value
-
-
-def _check_rate(value: str) -> str:
-    if value and value != "0":
-        import limits  # not before somebody limits: it imports its stores
-
-        try:
-            limits.parse(value)
-        except ValueError:
-            raise ValueError("must look like 20/minute or 1000/hour, or be 0") from None
-    return "" if value == "0" else value
-
-
-def _check_audit_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,79}", value):
-        raise ValueError("must be 1 to 80 letters, digits and ._/-")
-    return value
-
-
-def _check_admin_token(value: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[\x21-\x7e]{16,}", value.get_secret_value()):
-        raise ValueError(
-            "must be 16 or more visible ASCII characters, such as openssl rand -hex 24"
-        )
-    return value
-
-
-Url = Annotated[str, AfterValidator(_check_url)]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Origins = Annotated[
-    tuple[Annotated[str, AfterValidator(_check_origin)], ...], NoDecode, BeforeValidator(_split)
-]
-Routes = Annotated[
-    tuple[Annotated[str, AfterValidator(_check_route)], ...], NoDecode, BeforeValidator(_split)
-]
-Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(ip_network)]
-Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)]
-
-
 class Settings(BaseSettings):
     """Every setting by its environment name, in lower case. Immutable."""
 
@@ -175,7 +112,7 @@ class Settings(BaseSettings):
     upstream_dialect: Literal["openai", "openai-responses", "anthropic", "ollama", "rag"] = Field(
         "openai", description="What the typed route speaks to the backend."
     )
-    upstream_chat_path: Annotated[str, AfterValidator(_check_route)] | None = Field(
+    upstream_chat_path: Route | None = Field(
         None, description="The path that the typed route asks; by default the dialect's own."
     )
     upstream_model: str | None = Field(None, description="The model that the typed route asks for.")
@@ -311,7 +248,7 @@ class Settings(BaseSettings):
     jwt_public_key_file: Path | None = Field(None, description="PEM file with the issuer's key.")
     jwt_audience: str | None = Field(None, description="Required `aud` of a token.")
     jwt_issuer: str | None = Field(None, description="Required `iss` of a token.")
-    admin_token: Annotated[SecretStr, AfterValidator(_check_admin_token)] | None = Field(
+    admin_token: Token | None = Field(
         None,
         description="Opens the dashboard and `/api/admin`, 16 characters or more; unset, there "
         "are none.",
@@ -320,9 +257,7 @@ class Settings(BaseSettings):
         (), description="Networks whose `X-Forwarded-For` and `X-User-Id` are believed."
     )
     allowed_origins: Origins = Field((), description="Origins that may call from a browser.")
-    rate_limit: Annotated[str, AfterValidator(_check_rate)] = Field(
-        "20/minute", description="Generation requests per user or address."
-    )
+    rate_limit: Rate = Field("20/minute", description="Generation requests per user or address.")
 
     # What is kept
     database_url: SecretStr | None = Field(
@@ -399,7 +334,7 @@ class Settings(BaseSettings):
     audit_proxied: bool = Field(
         False, description="Record requests for all other paths of the backend too."
     )
-    audit_origin: Annotated[str, AfterValidator(_check_audit_name)] = Field(
+    audit_origin: AuditName = Field(
         "sluice", description="What the names of this deployment's logs begin with."
     )
     audit_keys_dir: Path | None = Field(

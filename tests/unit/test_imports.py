@@ -39,6 +39,7 @@ LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 #: Parts outside the levels, and who may not import them. They stand on errors alone.
 FOUNDATIONS: dict[str, set[str]] = {
     "settings": {"sse", "errors"},
+    "setting_types": {"sse", "errors"},
     "database": {"settings", "tasks", "sse", "errors"},
     "tasks": {"sse", "errors"},
     "backoff": {"sse", "errors"},
