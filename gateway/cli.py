@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 import gateway
 from gateway.commands import audit, control, signals_verbs
 from gateway.commands.parsing import USAGE
+from gateway.environment import load_settings
 from gateway.errors import SettingsError
 from gateway.keys import KeyRing, pepper_path
-from gateway.settings import Settings, load_settings
+from gateway.settings import Settings
 from gateway.telemetry.logs import configure_logging
 
 _BAD_SETTINGS = 2

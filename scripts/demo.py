@@ -19,8 +19,9 @@ from typing import NoReturn
 
 import aiohttp
 
+from gateway.environment import load_settings
 from gateway.errors import SettingsError
-from gateway.settings import Settings, load_settings
+from gateway.settings import Settings
 
 SCRIPTS = Path(__file__).parent
 SLUICE = str(Path(sys.executable).with_name("sluice"))

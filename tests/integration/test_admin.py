@@ -15,8 +15,8 @@ import orjson
 import pytest
 
 from gateway.audit.canonical import Object
+from gateway.environment import load_settings
 from gateway.errors import SettingsError
-from gateway.settings import load_settings
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
 from tests.auditing import assert_sound, bodies, stored

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from gateway.app import make_app
 from gateway.cli import main
-from gateway.settings import Settings, load_settings
+from gateway.environment import load_settings
+from gateway.settings import Settings
 from gateway.stream.model import ENDING_REASONS, error_ending, user_ending
 from gateway.telemetry.metrics import Metrics
 from gateway.web.middleware.cors import _EXPOSED

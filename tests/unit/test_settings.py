@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from gateway.environment import OUR_PREFIXES, load_settings
 from gateway.errors import SettingsError
-from gateway.settings import OUR_PREFIXES, Settings, load_settings
+from gateway.settings import Settings
 
 MISSION_DEFAULTS = {
     "HEARTBEAT_INTERVAL": "5",
