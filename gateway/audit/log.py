@@ -29,7 +29,7 @@ from gateway.audit.ledger import Entry, Head
 from gateway.audit.note import Signer
 from gateway.audit.people import Pseudonymiser
 from gateway.audit.record import Record
-from gateway.audit.reserve import Ballast, Spool
+from gateway.audit.reserve import Reserve
 from gateway.audit.store import AuditStore, AuditStoreError
 from gateway.audit.writer import QUEUE, Writer
 from gateway.errors import AuditError, SettingsError
@@ -98,10 +98,7 @@ class AuditLog:
         self._early: list[Entry] = []
         self._writer: Writer | None = None
         self._catalogue: Catalogue | None = None
-        self._spool = Spool(manner.folder / "audit.spool")
-        self._ballast = Ballast(manner.folder / "audit.ballast", manner.ballast_bytes)
-        self._is_full = False
-        self._spooled: set[str] = set()
+        self._reserve = Reserve(manner.folder, manner.ballast_bytes)
         self._signed_size = -1
         self._anchored_ms = 0
         self._announced = ""  #: the key that was told last
@@ -113,7 +110,9 @@ class AuditLog:
     def is_away(self) -> bool:
         """Whether waiting for a receipt is in vain for now."""
         writer = self._writer
-        return writer is None or self._is_full or writer.is_away(self.manner.patience_s)
+        return (
+            writer is None or self._reserve.is_disk_full or writer.is_away(self.manner.patience_s)
+        )
 
     @property
     def depth(self) -> int:
@@ -165,7 +164,7 @@ class AuditLog:
                 except (AuditStoreError, AuditError) as error:
                     logger.warning("audit.unavailable", extra={"problem": str(error)})
             else:
-                await self._keep_ends(writer.waiting())
+                await self._reserve.keep_ends(writer.waiting())
         await self._tasks.cancel()
         await self._anchors.close()
         await self.store.close()
@@ -200,7 +199,7 @@ class AuditLog:
         self.hurry()
         await asyncio.wait({done}, timeout=0 if self.is_away else self.manner.patience_s)
         if not done.done():
-            await self._keep_ends([end])
+            await self._reserve.keep_ends([end])
 
     def note(self, type_: str, fields: Mapping[str, Json]) -> None:
         """Records an event of the log itself."""
@@ -235,15 +234,12 @@ class AuditLog:
         is_full = error.detail in (_DISK_FULL, _SERVERS_DISK_FULL)
         self.trouble = "disk_full" if is_full else "store_away"
         if error.detail == _DISK_FULL:
-            self._is_full = True
-            await asyncio.to_thread(self._ballast.release)
-        await self._keep_ends(waiting)
+            await self._reserve.release()
+        await self._reserve.keep_ends(waiting)
 
     async def recovered(self) -> None:
         self._note_gap()
-        if self._spooled:
-            self._spooled.clear()
-            await asyncio.to_thread(self._spool.clear)
+        await self._reserve.forget_ends()
 
     def _note_gap(self) -> None:
         """What was lost while the store was away: nothing is missing without a word."""
@@ -257,37 +253,23 @@ class AuditLog:
         fields: dict[str, Json] = {"count": len(lost), "reason": "queue_full"}
         self.note("audit.gap", fields | {"from_ms": min(times), "to_ms": max(times)})
 
-    async def _keep_ends(self, waiting: Sequence[Entry]) -> None:
-        ends = [
-            one.draft.fields
-            for one in waiting
-            if one.start is not None and not one.has_no_use and one.rid not in self._spooled
-        ]
-        if not ends:
-            return
-        self._spooled |= {str(end["rid"]) for end in ends}
-        try:
-            await asyncio.to_thread(self._spool.keep, ends)
-        except OSError as error:
-            logger.warning("audit.spool_failed", extra={"problem": type(error).__name__})
-
     # Opening, signing, closing
 
     def _prepare(self) -> None:
         self._made = self.people.refresh(now_ms())
-        self._ballast.make()
+        self._reserve.prepare()
 
     async def _open(self) -> None:
         await self.store.open()
         is_gateway = self.manner.kind == "gateway"
-        ends = await asyncio.to_thread(self._spool.read) if is_gateway else {}
+        ends = await self._reserve.ends() if is_gateway else {}
         public, manner = self._signer("").verifier.public, self.manner
         identity = catalogues.Identity(manner.origin, manner.instance, public, manner.kind)
         catalogue = Catalogue(self.store.database, self.drafter, identity)
         work = partial(catalogue.open, now_ms=now_ms(), resumes=not self.store.is_shared, ends=ends)
         opened: Opened = await self.store.run(work, writes=True)
         if is_gateway:
-            await asyncio.to_thread(self._spool.clear)
+            await self._reserve.drop_ends()
         self._catalogue = catalogue
         self.silence_ms = opened.silence_ms
         self._writer = Writer(self.store.database, opened.head, self)
@@ -320,8 +302,7 @@ class AuditLog:
                 logger.warning("audit.unavailable", extra={"problem": type(error).__name__})
 
     async def _tick(self) -> None:
-        if self._is_full:
-            self._is_full = not await asyncio.to_thread(self._ballast.make)
+        await self._reserve.refill()
         try:
             await self._note_alive()
             await self.follow_keys()

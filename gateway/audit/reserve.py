@@ -1,19 +1,25 @@
-"""What is kept beside the database for the time when it takes nothing. Everything here blocks.
+"""What is kept beside the database for the time when it takes nothing.
 
 The ballast is a file that gives a full disk the room in which the log can say so and be swept. The
-spool keeps the ends of requests, which hold nothing personal, until the database has them.
+spool keeps the ends of requests, which hold nothing personal, until the database has them. Both
+block; a log's reserve has them work in threads.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from gateway.audit.canonical import Object
+from gateway.audit.ledger import Entry
+
+logger = logging.getLogger("sluice.audit")
 
 _RID = "rid"
 
@@ -84,3 +90,59 @@ class Spool:
 
     def clear(self) -> None:
         self._path.unlink(missing_ok=True)
+
+
+class Reserve:
+    """The ballast and the spool of one log."""
+
+    def __init__(self, folder: Path, ballast_bytes: int) -> None:
+        self._spool = Spool(folder / "audit.spool")
+        self._ballast = Ballast(folder / "audit.ballast", ballast_bytes)
+        self._spooled: set[str] = set()
+        self.is_disk_full = False
+
+    def prepare(self) -> None:
+        """Makes the ballast. Blocks.
+
+        Raises:
+            OSError: the folder can't be used.
+        """
+        self._ballast.make()
+
+    async def release(self) -> None:
+        """The disk is full: gives the ballast's room to the log."""
+        self.is_disk_full = True
+        await asyncio.to_thread(self._ballast.release)
+
+    async def refill(self) -> None:
+        """The disk counts as full until there is room for the ballast again."""
+        if self.is_disk_full:
+            self.is_disk_full = not await asyncio.to_thread(self._ballast.make)
+
+    async def keep_ends(self, waiting: Sequence[Entry]) -> None:
+        """Keeps those of `waiting` that are ends, each once."""
+        ends = [
+            one.draft.fields
+            for one in waiting
+            if one.start is not None and not one.has_no_use and one.rid not in self._spooled
+        ]
+        if not ends:
+            return
+        self._spooled |= {str(end[_RID]) for end in ends}
+        try:
+            await asyncio.to_thread(self._spool.keep, ends)
+        except OSError as error:
+            logger.warning("audit.spool_failed", extra={"problem": type(error).__name__})
+
+    async def forget_ends(self) -> None:
+        """The store has those that were kept."""
+        if self._spooled:
+            self._spooled.clear()
+            await self.drop_ends()
+
+    async def ends(self) -> dict[str, Object]:
+        """Those that were kept, by their request, an earlier process's too."""
+        return await asyncio.to_thread(self._spool.read)
+
+    async def drop_ends(self) -> None:
+        await asyncio.to_thread(self._spool.clear)

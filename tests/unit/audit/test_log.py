@@ -160,7 +160,7 @@ async def test_ends_that_wait_beside_the_store_outlive_the_process(
             other.execute("BEGIN IMMEDIATE")
             ticket.end("incomplete", {"status": 200})
             assert audited.log._writer is not None
-            await audited.log._keep_ends(audited.log._writer.waiting())
+            await audited.log._reserve.keep_ends(audited.log._writer.waiting())
             # The process dies before the lock is gone.
             await audited.log._tasks.cancel()
         assert b"incomplete" in (tmp_path / "audit.spool").read_bytes()
