@@ -11,7 +11,6 @@ import hmac
 import unicodedata
 
 from gateway.audit.canonical import to_text
-from gateway.audit.mac import hmac_sha256
 from gateway.errors import AuditError
 
 _TAG = b"gw-audit/1 "
@@ -65,7 +64,7 @@ def _keyed_hash(key: bytes, kind: bytes, scope: str, text: str | bytes) -> bytes
     if "\0" in scope:
         raise AuditError("bad_scope", "a scope can't hold NUL, which ends it")
     message = b"%b%b\0%b\0%b" % (_TAG, kind, _utf8(scope), _bytes_of(text))
-    return hmac_sha256(key, message)
+    return hmac.digest(key, message, "sha256")
 
 
 def _bytes_of(text: str | bytes) -> bytes:

@@ -15,7 +15,6 @@ from typing import NamedTuple
 from gateway.audit.canonical import Object, decode, encode, from_text, to_text
 from gateway.audit.draft import Draft
 from gateway.audit.event import TYPES
-from gateway.audit.mac import hmac_sha256
 from gateway.audit.merkle import leaf_hash
 from gateway.audit.policy import Cls
 from gateway.errors import AuditError
@@ -103,7 +102,7 @@ def seal(
 def commitment(personal: Personal) -> bytes:
     """What the body holds in a value's place. 256 random bits of salt keep it from being tried."""
     field, value, salt = personal
-    return hmac_sha256(salt, b"%b%b\0%b" % (_FIELD_TAG, field.encode(), value))
+    return hmac.digest(salt, b"%b%b\0%b" % (_FIELD_TAG, field.encode(), value), "sha256")
 
 
 def _salted(values: Iterable[tuple[str, bytes]], random: bytes) -> Iterator[Personal]:

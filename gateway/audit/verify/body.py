@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 from binascii import b2a_base64
 from collections.abc import Mapping
 
 from gateway.audit.canonical import Object, decode
 from gateway.audit.event import TYPES
-from gateway.audit.mac import hmac_sha256
 from gateway.audit.record import MAX_BODY_BYTES, SALT_BYTES, VERSION
 from gateway.audit.verify.findings import Bad
 from gateway.errors import AuditError
@@ -44,5 +44,5 @@ def is_committed(commit: Mapping[str, object], name: str, salt: bytes, value: by
     """Whether the body's commitments have one to this value."""
     if len(salt) != SALT_BYTES:
         return False
-    made = hmac_sha256(salt, b"gw-audit/1 field\0%b\0%b" % (name.encode(), value))
+    made = hmac.digest(salt, b"gw-audit/1 field\0%b\0%b" % (name.encode(), value), "sha256")
     return commit.get(name) == b2a_base64(made, newline=False)[:-1].translate(_URL).decode()
