@@ -7,6 +7,7 @@ Everything here is called on the event loop, costs some hashing and never waits 
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -16,7 +17,6 @@ from gateway.audit.canonical import Json
 from gateway.audit.floods import Floods, Suppressed
 from gateway.audit.ledger import Entry
 from gateway.audit.log import AuditLog, now_ms
-from gateway.audit.uuids import random_uuid
 from gateway.errors import Unavailable
 
 Mode = Literal["off", "async", "relay", "dispatch", "end"]
@@ -202,7 +202,7 @@ class Recorder:
         who = asked.who
         hashes = self.log.people.hashes(who.known_as, asked.question, asked.conversation)
         fields: dict[str, Json] = {
-            "rid": random_uuid(),
+            "rid": str(uuid.uuid4()),
             "auth": who.auth,
             "route": asked.route,
             "strict": self.mode,
@@ -317,7 +317,7 @@ class Recorder:
 
     def _about_stream(self, type_: str, who: Who, fields: dict[str, Json]) -> None:
         hashes = self.log.people.hashes(who.known_as, None, None)
-        told = {"rid": random_uuid(), "auth": who.auth, **fields}
+        told = {"rid": str(uuid.uuid4()), "auth": who.auth, **fields}
         self.log.submit(self._entry(type_, told, hashes.personal, hashes.keys))
 
     def _entry(
