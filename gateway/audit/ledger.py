@@ -19,6 +19,7 @@ from gateway.audit.draft import Draft
 from gateway.audit.merkle import Frontier
 from gateway.audit.record import Record, seal
 from gateway.database import Database, Parameters
+from gateway.database.statement import Statement
 from gateway.errors import AuditError
 
 _logs, _unended = tables.logs, tables.unended
@@ -106,12 +107,12 @@ class Ledger:
     """The statements."""
 
     def __init__(self, database: Database) -> None:
-        self._records = tables.Insert(tables.records, database)
-        self._personal = tables.Insert(tables.personal, database)
-        self._tiles = tables.Insert(tables.tiles, database)
-        self._begun = tables.Insert(tables.unended, database)
-        self._ended = tables.Statement(_ENDED, database)
-        self._moved = tables.Statement(_MOVED, database)
+        self._records = Statement(sa.insert(tables.records), database)
+        self._personal = Statement(sa.insert(tables.personal), database)
+        self._tiles = Statement(sa.insert(tables.tiles), database)
+        self._begun = Statement(sa.insert(_unended), database)
+        self._ended = Statement(_ENDED, database)
+        self._moved = Statement(_MOVED, database)
 
     def append(
         self,
@@ -134,10 +135,10 @@ class Ledger:
                 return doubtful
         sealed, rows = _seal(head, entries)
         self._move(connection, sealed)
-        self._records.execute(connection, rows.records)
-        self._personal.execute(connection, rows.personal)
-        self._tiles.execute(connection, rows.tiles)
-        self._begun.execute(connection, list(rows.begun.values()))
+        self._records.execute_tuples(connection, rows.records)
+        self._personal.execute_tuples(connection, rows.personal)
+        self._tiles.execute_tuples(connection, rows.tiles)
+        self._begun.execute_tuples(connection, list(rows.begun.values()))
         self._ended.execute(connection, [{"of": head.id, "start": one} for one in rows.ended])
         return sealed
 

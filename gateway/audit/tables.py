@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from operator import itemgetter
-
 import sqlalchemy as sa
-
-from gateway.database import Database, Parameters
 
 metadata = sa.MetaData()
 
@@ -89,32 +84,3 @@ policies = sa.Table(
     sa.Column("rules", sa.LargeBinary),
     sa.Column("first_ms", sa.BigInteger),
 )
-
-
-class Insert:
-    """Inserts rows, each a tuple in the order of the table's columns. Compiled once: SQLAlchemy's
-    own way to an execution costs several times what SQLite needs for it."""
-
-    def __init__(self, table: sa.Table, database: Database) -> None:
-        self._text = str(sa.insert(table).compile(dialect=database.dialect))
-        self._database = database
-
-    def execute(self, connection: sa.Connection, rows: Sequence[Parameters]) -> None:
-        if rows:
-            self._database.execute(connection, self._text, rows)
-
-
-class Statement:
-    """Any other statement, compiled once too; each row names every parameter."""
-
-    def __init__(self, statement: sa.UpdateBase, database: Database) -> None:
-        compiled = statement.compile(dialect=database.dialect)
-        self._text = str(compiled)
-        self._row = itemgetter(*getattr(compiled, "positiontup", ()))
-        self._database = database
-
-    def execute(self, connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> int:
-        """How many that changed; with several rows -1, where the database doesn't say."""
-        if not rows:
-            return 0
-        return self._database.execute(connection, self._text, list(map(self._row, rows)))

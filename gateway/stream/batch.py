@@ -54,13 +54,13 @@ class Batch:
 
     def write(self, connection: sa.Connection, statements: Statements) -> frozenset[StreamId]:
         """The streams whose end lost to another one, or that are gone."""
-        all_begun = statements.begin.execute(connection, self._begun)
+        begun = statements.begin.execute(connection, self._begun)
         statements.append.execute(connection, self._segments)
         statements.progress.execute(connection, self._progress)
-        all_ended = statements.end.execute(connection, self._ended)
-        if all_begun and all_ended:
+        ended = statements.end.execute(connection, self._ended)
+        if (begun, ended) == (len(self._begun), len(self._ended)):
             return frozenset()
-        return self._lost(connection)
+        return self._lost(connection)  # or perhaps none: not every database counts
 
     def _add(self, story: _Story, rows: Rows) -> None:
         record = story.record

@@ -1,18 +1,15 @@
-"""The tables of the stream store, and the statements of its writes.
-
-Each statement is compiled once for the database at hand and takes plain tuples from then on:
-SQLAlchemy's own way to an execution costs several times what SQLite needs for it.
-"""
+"""The tables of the stream store, and the statements of its writes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from operator import itemgetter
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 
 from gateway.database import Database
+from gateway.database.statement import Statement
 from gateway.stream.model import Status
 from gateway.stream.rows import COUNTS, END, Row
 
@@ -47,38 +44,20 @@ is_active = sessions.c.status == _ACTIVE
 _PREFIX = "new_"
 
 
-class Statement:
-    """One statement for many rows at a time; each row names every parameter."""
-
-    def __init__(self, statement: sa.Executable, database: Database) -> None:
-        assert isinstance(statement, sa.ClauseElement)  # noqa: S101
-        compiled = statement.compile(dialect=database.dialect)
-        self._database = database
-        self._text = str(compiled)
-        names = getattr(compiled, "positiontup", ())
-        self._tuple_of = itemgetter(*(name.removeprefix(_PREFIX) for name in names))
-
-    def execute(self, connection: sa.Connection, rows: Sequence[Row]) -> bool:
-        """Whether the database says that each of the rows made a difference; not all tell."""
-        if not rows:
-            return True
-        parameters = list(map(self._tuple_of, rows))
-        return self._database.execute(connection, self._text, parameters) == len(rows)
-
-
 class Statements:
     """The statements of a batch."""
 
     def __init__(self, database: Database) -> None:
-        self.begin = Statement(_begin(database), database)
-        self.append = Statement(_append(database), database)
+        statement = partial(Statement, database=database, prefix=_PREFIX)
+        self.begin = statement(_begin(database))
+        self.append = statement(_append(database))
         in_order = sessions.c.last_seq < _parameters([sessions.c.last_seq])["last_seq"]
-        self.progress = Statement(_update(COUNTS).where(in_order), database)
-        self.end = Statement(_update([*COUNTS, *END]), database)
-        self.interrupt = Statement(_update(END), database)
+        self.progress = statement(_update(COUNTS).where(in_order))
+        self.end = statement(_update([*COUNTS, *END]))
+        self.interrupt = statement(_update(END))
 
 
-def _begin(database: Database) -> sa.Executable:
+def _begin(database: Database) -> sa.Insert:
     """Makes a stream as it is by now; one that runs already only goes forward to that."""
     insert = database.insert(sessions).values(_parameters(sessions.c))
     new = insert.excluded
@@ -90,7 +69,7 @@ def _begin(database: Database) -> sa.Executable:
     )
 
 
-def _append(database: Database) -> sa.Executable:
+def _append(database: Database) -> sa.Insert:
     """Adds a segment, unless its stream is gone."""
     parameters = _parameters(segments.c)
     its_stream = sa.exists().where(sessions.c.id == parameters["stream_id"])
