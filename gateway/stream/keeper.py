@@ -1,4 +1,4 @@
-"""The keeper: brings running streams into the store, all of them in one transaction at a time.
+"""The keeper: brings running streams into the store, many of them in one transaction.
 
 A stream says only that it has changed (`changed`); the writer asks it for what is new when the time
 has come. So there is no queue of data: what isn't written waits in the streams' own logs. A log
@@ -80,7 +80,7 @@ class Keeper:
         self._refused: set[StreamId] = set()
         self._refused_due = 0.0
         self._wake = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._hurry = asyncio.Event()  #: a store that is away is tried at once: for `flush`
         self._settled = asyncio.Event()
         self._failures = 0
         self._is_writing = False
@@ -180,8 +180,6 @@ class Keeper:
     def _press(self, stream_id: StreamId) -> None:
         self._urgent.add(stream_id)
         self._wake.set()
-        if not self._failures:
-            self._hurry.set()
 
     async def _run(self) -> None:
         due = time.monotonic()
@@ -291,7 +289,6 @@ class Keeper:
             self._on_lost(kept.source.id)
 
     def _note_fault(self, error: StoreError, drafts: list[Draft]) -> None:
-        self._hurry.clear()  # what was urgent meanwhile waits for the store like all else
         for draft in drafts:
             _resolve(draft.kept, is_durable=False)
         if self._watch is None:

@@ -225,6 +225,25 @@ async def test_store_away_and_back_loses_nothing(store: SqlStore, tmp_path: Path
         assert await frames_of(store, stream) == stream.sent
 
 
+async def test_nothing_but_a_flush_cuts_the_wait_for_a_store_that_is_away(
+    store: SqlStore, tmp_path: Path
+) -> None:
+    stream, told = Stream(), Told()
+    slow = Backoff(base_delay_ms=60_000, max_delay_ms=60_000)
+    async with keeping(store, backoff=slow, watch=told) as keeper:
+        async with locked(store, tmp_path):
+            assert not await keeper.created(stream)
+            stream.say()
+            stream.end()
+            keeper.ended(stream)
+            await asyncio.sleep(0.05)
+            assert len(told.problems) == 1
+            assert not await keeper.flush(0.05)
+            assert len(told.problems) == 2
+        assert await keeper.flush(5)
+    assert await frames_of(store, stream) == stream.sent
+
+
 async def test_creation_is_known_only_when_it_is_committed(store: SqlStore, tmp_path: Path) -> None:
     stream = Stream()
     with closing(sqlite3.connect(tmp_path / "streams.sqlite3", isolation_level=None)) as other:
