@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 
-from tests import clock
+from tests import clock, disk
 from tests.servers import new_database, postgres_server, redis_server
 
 #: The files that take longest, from the longest on. Begun last, one of them would be waited for.
@@ -52,6 +53,13 @@ def wall_clock() -> Iterator[None]:
     """The test may put the clock forward (`tests.clock`)."""
     with clock.movable():
         yield
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A disk that the test may fill up (`tests.disk`)."""
+    with disk.mounted() as folder:
+        yield folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,8 +7,6 @@ every phase. What each of them got must be right to the byte, and be in the stor
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import re
 import resource
 import subprocess
@@ -24,6 +22,7 @@ import pytest
 from gateway.stream.model import Status, StreamId
 from tests.backend import LAST_CHUNK, Exchange, ScriptedBackend, chunked, sse_head
 from tests.client import events, said
+from tests.disk import fill
 from tests.gateway import Gateway, running_gateway
 from tests.postgres import Postgres
 from tests.servers import free_port
@@ -220,15 +219,9 @@ async def locked(folder: Path) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def filled(folder: Path) -> AsyncIterator[None]:
-    """To the last byte, by somebody else's file."""
+    """By somebody else's file."""
     filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"x" * 4096)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
+    fill(filler)
     try:
         yield
     finally:
@@ -247,18 +240,6 @@ async def limited(folder: Path) -> AsyncIterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> object:
-    """A file system of 64 MiB, where this user may mount one; else an ordinary folder."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
-    is_mounted = os.geteuid() == 0 and not subprocess.run(mount, check=False).returncode
-    yield folder, is_mounted
-    if is_mounted:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 async def test_sqlite_locked_by_another_loses_no_stream(tmp_path: Path) -> None:
     async with (
         ScriptedBackend(script) as backend,
@@ -267,14 +248,12 @@ async def test_sqlite_locked_by_another_loses_no_stream(tmp_path: Path) -> None:
         await check_away_and_back(gateway, lambda: locked(tmp_path))
 
 
-async def test_sqlite_on_a_full_disk_loses_no_stream(small_disk: tuple[Path, bool]) -> None:
-    folder, is_mounted = small_disk
-    away = filled if is_mounted else limited
+async def test_sqlite_on_a_full_disk_loses_no_stream(small_disk: Path) -> None:
     async with (
         ScriptedBackend(script) as backend,
-        running_gateway(backend.url, data_dir=folder, **SOON) as gateway,
+        running_gateway(backend.url, data_dir=small_disk, **SOON) as gateway,
     ):
-        await check_away_and_back(gateway, lambda: away(folder))
+        await check_away_and_back(gateway, lambda: filled(small_disk))
 
 
 async def test_sqlite_whose_files_may_not_grow_loses_no_stream(tmp_path: Path) -> None:
