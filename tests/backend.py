@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -44,6 +45,7 @@ __all__ = [
     "RESPONSES_STREAM",
     "ClientLeft",
     "Exchange",
+    "OnDemand",
     "Script",
     "ScriptedBackend",
     "blocks",
@@ -157,6 +159,31 @@ class ScriptedBackend:
     async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()
+
+
+@dataclass
+class OnDemand:
+    """A script that answers at once, and a question that says `slow` block by block, as it is let.
+
+    `has_begun` is set with the first block; each release of `may_go_on` lets another one go.
+    """
+
+    has_begun: asyncio.Event = field(default_factory=asyncio.Event)
+    may_go_on: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+
+    def let_end(self) -> None:
+        """Lets all that is left go."""
+        for _ in blocks(CHAT_STREAM):
+            self.may_go_on.release()
+
+    async def __call__(self, exchange: Exchange) -> None:
+        await exchange.send(sse_head())
+        for block in blocks(CHAT_STREAM):
+            await exchange.send(chunked(block))
+            if b"slow" in exchange.body:
+                self.has_begun.set()
+                await self.may_go_on.acquire()
+        await exchange.send(LAST_CHUNK)
 
 
 def streaming(stream: bytes, *, framing: Framing = "chunked") -> Script:

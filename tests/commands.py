@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests import forked
+from tests.auditing import assert_sound
 
 ROOT = Path(__file__).parents[1]
 _PATIENCE_S = 60
@@ -67,6 +68,15 @@ async def begin(
         stdout=PIPE,
         stderr=PIPE,
     )
+
+
+async def assert_good(folder: Path, database_url: str | None, *, key: str | None = None) -> None:
+    """Both verifiers find nothing wrong."""
+    await assert_sound(folder, database_url, key=key)
+    held = ("--checkpoints", str(folder / "checkpoints.jsonl"), "--require-anchor")
+    keys = ("--key", key) if key is not None else ()
+    ran = await audit("verify", *held, *keys, folder=folder, database_url=database_url)
+    assert ran.code == 0, ran.out + ran.err
 
 
 def _environment(

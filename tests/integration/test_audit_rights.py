@@ -26,8 +26,8 @@ from gateway.audit.recorder import Asked, Who
 from gateway.errors import SettingsError
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
-from tests.auditing import ROOT, assert_sound, bodies, running_log, stored
-from tests.commands import Result, audit, begin
+from tests.auditing import ROOT, bodies, running_log, stored
+from tests.commands import Result, assert_good, audit, begin
 from tests.gateway import Gateway, running_gateway
 
 CHAT = "/api/v2/chat-stream"
@@ -94,15 +94,6 @@ async def deployed(
 async def types(folder: Path, database_url: str | None) -> list[str]:
     async with stored(folder, database_url) as store:
         return [str(one["type"]) for one in await bodies(store)]
-
-
-async def assert_good(folder: Path, database_url: str | None, *, key: str | None = None) -> None:
-    """Both verifiers find nothing wrong."""
-    await assert_sound(folder, database_url, key=key)
-    held = ("--checkpoints", str(folder / "checkpoints.jsonl"), "--require-anchor")
-    keys = ("--key", key) if key is not None else ()
-    ran = await audit("verify", *held, *keys, folder=folder, database_url=database_url)
-    assert ran.code == 0, ran.out + ran.err
 
 
 async def test_find_tells_ids_of_a_person_and_of_who_asked_a_question(
