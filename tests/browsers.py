@@ -12,8 +12,9 @@ from pathlib import Path
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 _NODE = Path(__file__).parent / "node"
-#: Milliseconds; the default of 5 s is too short where the server asks for 2 s before each attempt.
-expect.set_options(timeout=20_000)
+#: The default of 5 s is too short where the server asks for 2 s before each attempt.
+_PATIENCE_MS = 20_000
+expect.set_options(_PATIENCE_MS)
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 900}
 

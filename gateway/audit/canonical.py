@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import TypeAlias
 
-import orjson
+from orjson import OPT_SORT_KEYS, JSONDecodeError, JSONEncodeError, dumps, loads
 
 from gateway.errors import AuditError
 
@@ -34,8 +34,8 @@ def encode(value: Mapping[str, Json]) -> bytes:
         AuditError: `not_canonical`: it holds something that can't be spelt; says what.
     """
     try:
-        raw = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError:
+        raw = dumps(value, option=OPT_SORT_KEYS)
+    except JSONEncodeError:
         _check(value, MAX_DEPTH)
         raise AuditError("not_canonical", "not JSON") from None
     # Checked afterwards, since of what became ASCII the kinds of its values are enough to see.
@@ -52,14 +52,14 @@ def decode(raw: bytes) -> Object:
             white space, another order.
     """
     try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError:
+        value = loads(raw)
+    except JSONDecodeError:
         raise AuditError("not_canonical", "not JSON") from None
     if not isinstance(value, dict):
         raise AuditError("not_canonical", "not an object")
     check = _check_ascii if raw.isascii() else _check
     check(value, MAX_DEPTH)
-    if orjson.dumps(value, option=orjson.OPT_SORT_KEYS) != raw:
+    if dumps(value, option=OPT_SORT_KEYS) != raw:
         raise AuditError("not_canonical", "not spelt as RFC 8785 says")
     return value
 
