@@ -38,8 +38,10 @@ class Scene:
         self.watch = Watched()
         self.breaker = Breaker(threshold, 30, self.watch, clock=lambda: self.now)
 
-    async def ask(self, status: int) -> None:
+    async def ask(self, status: int, *, once: asyncio.Event | None = None) -> None:
         async def answer() -> Exchange:
+            if once is not None:
+                await once.wait()
             return cast(Exchange, Answered(status))
 
         await self.breaker.judge(answer)
@@ -93,12 +95,7 @@ async def test_one_probe_is_let_through_and_closes_it() -> None:
     scene.now += 30
     assert scene.breaker.state is State.HALF_OPEN
     answered = asyncio.Event()
-
-    async def slowly() -> Exchange:
-        await answered.wait()
-        return cast(Exchange, Answered(200))
-
-    probe = asyncio.create_task(scene.breaker.judge(slowly))
+    probe = asyncio.create_task(scene.ask(200, once=answered))
     await asyncio.sleep(0)
     for _ in range(5):
         await scene.expect_refusal(1)
@@ -152,12 +149,7 @@ async def test_probe_whose_client_leaves_makes_way_for_the_next() -> None:
 async def test_question_from_before_it_opened_doesn_t_prolong_it() -> None:
     scene = Scene(threshold=1)
     go_on = asyncio.Event()
-
-    async def late() -> Exchange:
-        await go_on.wait()
-        return cast(Exchange, Answered(502))
-
-    asking = asyncio.create_task(scene.breaker.judge(late))
+    asking = asyncio.create_task(scene.ask(502, once=go_on))
     await asyncio.sleep(0)
     await scene.fail()
     scene.now += 10
