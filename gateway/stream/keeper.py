@@ -18,16 +18,16 @@ from gateway.backoff import Backoff
 from gateway.stream.draft import Draft, Kept, Source, take_drafts
 from gateway.stream.model import StreamId
 from gateway.stream.store import SessionStore, StoreError
+from gateway.stream.turns import Turns
 from gateway.tasks import TaskOwner
 
 logger = logging.getLogger(__name__)
 
-#: Writing what one stream has said costs as much as relaying several events, however little it is.
-#: So that many slow streams don't cost more than few fast ones, so many are written in a second.
-_SEGMENTS_PER_S = 1000
 #: A write that takes longer is one to a store that is away: a locked file, a dead network. So long
 #: does a full log wait for it.
 _PATIENCE_S = 2.0
+#: Turns that were missed for longer are left out.
+_LATE_S = 1.0
 
 
 class Watch(Protocol):
@@ -66,15 +66,12 @@ class Keeper:
         on_lost: Callable[[StreamId], None] | None = None,
     ) -> None:
         self._store = store
-        self._flush_s = flush_ms / 1000
         self._max_sources = max_sources
         self._backoff = backoff or Backoff()
         self._watch = watch
         self._on_lost = on_lost
         self._kept: dict[StreamId, Kept] = {}
-        #: Streams with new events: who appends puts a stream's id in, and only of one that was
-        #: `created`. No call, since it is done for each event.
-        self.changed: set[StreamId] = set()
+        self._turns = Turns(flush_ms / 1000)
         self._urgent: set[StreamId] = set()
         #: Those that the store refuses, for what they are: tried by themselves.
         self._refused: set[StreamId] = set()
@@ -88,6 +85,11 @@ class Keeper:
         self._write_began: float | None = None
         self._tasks = TaskOwner()
         self.unkept = 0  #: streams that weren't taken, since there were too many
+
+    @property
+    def changed(self) -> set[StreamId]:
+        """Where the id of a stream belongs that has new events; only of one that was `created`."""
+        return self._turns.changed
 
     def start(self) -> None:
         """Begins to write. Needs a running loop and a store that is open, or will be."""
@@ -108,7 +110,7 @@ class Keeper:
     @property
     def queued(self) -> int:
         """How many streams have something that isn't written."""
-        changed = self.changed & self._kept.keys()
+        changed = self._turns.everybody() & self._kept.keys()
         return len(changed | self._urgent | self._refused | self._in_hand)
 
     def created(self, source: Source) -> asyncio.Future[bool]:
@@ -159,8 +161,7 @@ class Keeper:
 
     async def flush(self, timeout_s: float) -> bool:
         """Writes everything without waiting for its time; whether that was done in `timeout_s`."""
-        self._urgent |= self.changed & self._kept.keys()
-        self.changed.clear()
+        self._urgent |= self._turns.everybody() & self._kept.keys()
         self._wake.set()
         self._hurry.set()
         self._note_settled()
@@ -185,12 +186,14 @@ class Keeper:
         due = time.monotonic()
         while True:
             await self._await_work(due)
-            everything = self._failures > 0 or time.monotonic() >= due
-            if everything:
-                due = time.monotonic() + self._flush_s * max(1, len(self.changed) / _SEGMENTS_PER_S)
+            now = time.monotonic()
+            ids = self._turns.everybody() if self._failures else set[StreamId]()
+            while due <= now:
+                ids |= self._turns.step()
+                due = max(due, now - _LATE_S) + self._turns.step_s
             self._is_writing = True
             try:
-                await self._write_queued(everything=everything)
+                await self._write_queued(ids | self._urgent)
                 await self._retry_refused()
             finally:
                 self._is_writing = False
@@ -207,10 +210,9 @@ class Keeper:
             await _wait_for(self._hurry, self._backoff.delay_s(self._failures))
         self._hurry.clear()
 
-    async def _write_queued(self, *, everything: bool) -> None:
-        ids = self._urgent | self.changed if everything else set(self._urgent)
-        self._urgent -= ids
-        self.changed -= ids
+    async def _write_queued(self, ids: set[StreamId]) -> None:
+        self._urgent.clear()
+        self._turns.take(ids)
         self._in_hand = ids - self._refused
         waiting = [self._kept[i] for i in ids - self._refused if i in self._kept]
         while waiting:
@@ -281,7 +283,7 @@ class Keeper:
         _resolve(kept, is_durable=True)
         if draft.has_ended:
             self._kept.pop(kept.source.id, None)
-            self.changed.discard(kept.source.id)
+            self._turns.take({kept.source.id})
         wake, kept.wake, kept.awaited_since = kept.wake, None, None
         if wake is not None:
             wake()
@@ -308,7 +310,7 @@ class Keeper:
         self._refused.add(stream_id)
 
     def _note_settled(self) -> None:
-        if self.changed or self._urgent or self._is_writing:
+        if self._turns or self._urgent or self._is_writing:
             self._settled.clear()
         else:
             self._settled.set()

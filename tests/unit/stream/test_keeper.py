@@ -177,7 +177,7 @@ async def test_streams_share_transactions_and_events_share_segments(
             await asyncio.sleep(0.01)
         assert await keeper.flush(5)
         allowed = (time.monotonic() - began) / 0.1 + 2
-        assert 1 <= len(committed) <= 2 * allowed  # 32 segments in each
+        assert 1 <= len(committed) <= 10 * allowed  # a turn every 10 ms
     for stream in streams:
         assert await frames_of(store, stream) == stream.sent
         assert len(await store.segments(stream.id, 0)) <= allowed
