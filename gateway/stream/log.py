@@ -213,12 +213,19 @@ class EventLog:
 
         Logs that can be spared go before any event of this one.
         """
-        self._budget.relieve()
-        while self.is_full and self.first <= keep_after and self.first <= self.last:
-            frame = self._frames[self._head]
-            self._frames[self._head] = b""
-            self._head += 1
-            self._account(-len(frame) - FRAME_OVERHEAD_BYTES)
+        budget, frames, position = self._budget, self._frames, self._head
+        budget.relieve()
+        excess = self.bytes - self._max_bytes
+        if budget.is_spent:
+            excess = max(excess, budget.used_bytes - budget.limit_bytes + 1)
+        end = min(keep_after + 1 - self._base, len(frames))
+        freed = 0
+        while freed < excess and position < end:
+            freed += len(frames[position]) + FRAME_OVERHEAD_BYTES
+            frames[position] = b""
+            position += 1
+        self._head = position
+        self._account(-freed)
         if self._head >= _COMPACT_AFTER and self._head * 2 >= len(self._frames):
             del self._frames[: self._head]
             self._base += self._head

@@ -234,11 +234,12 @@ class Asker:
 
 def _next(pieces: list[bytes]) -> bytes:
     """Takes up to 32 KiB, so that what is fed at once stays within what a log may be over."""
-    if len(pieces) == 1 and len(pieces[0]) <= READ_BYTES:
-        return pieces.pop()
-    joined = b"".join(pieces)
-    pieces[:] = [joined[READ_BYTES:]] if len(joined) > READ_BYTES else []
-    return joined[:READ_BYTES]
+    is_ready = len(pieces[0]) == READ_BYTES or (len(pieces) == 1 and len(pieces[0]) < READ_BYTES)
+    if not is_ready:
+        joined = b"".join(pieces)
+        starts = range(0, len(joined), READ_BYTES)
+        pieces[:] = [joined[start : start + READ_BYTES] for start in starts]
+    return pieces.pop(0)
 
 
 async def read_body(payload: aiohttp.StreamReader) -> bytes:
