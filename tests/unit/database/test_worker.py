@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 import weakref
 from collections.abc import AsyncIterator
@@ -109,3 +110,8 @@ def test_loop_that_is_closed_meanwhile_leaves_the_thread_alive() -> None:
             await worker.close()
 
     assert asyncio.run(again()) == 3
+
+
+async def test_its_thread_makes_way_for_the_event_loop_s(worker: Worker) -> None:
+    assert await worker.run(lambda: os.sched_getscheduler(0)) == os.SCHED_BATCH
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
