@@ -18,6 +18,9 @@ _ENDINGS = {
     Verdict.BROKEN: error_ending("upstream_error"),
 }
 
+#: The finish, the usage and the terminal block.
+_LAST_BLOCKS = 3
+
 
 class ProviderWire:
     """The bytes of a provider's stream as they are, with nothing between but a comment line."""
@@ -56,7 +59,11 @@ class ProviderWire:
             if len(blocks) == 1:
                 self._usual.learn(blocks[0])
             return blocks
-        for count, block in enumerate(blocks, 1):
+        # Where a whole answer comes at once, only its end is of interest.
+        quiet = max(0, len(blocks) - _LAST_BLOCKS)
+        if quiet and not self._passes(b"".join(blocks[:quiet])):
+            quiet = 0
+        for count, block in enumerate(blocks[quiet:], quiet + 1):
             if (verdict := self._see(block)) is not None:
                 self._verdict, self.ending = verdict, _ENDINGS[verdict]
                 blocks = blocks[:count]

@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.sse.dialects import DIALECTS
 from gateway.stream.model import (
@@ -178,3 +180,21 @@ def test_providers_own_error_is_not_said_twice_but_breaks_off() -> None:
     assert wire.ending.reason == "upstream_error"
     assert wire.finish(wire.ending, 1, []) == []
     assert not wire.ends_cleanly(wire.ending)
+
+
+_ANY = [_chat({"content": "a"}), _chat({}, "stop"), _chat({}, "length"), b"data: [DONE]\n\n"]
+
+
+@given(blocks=st.lists(st.sampled_from([_ANY[0], _ANY[0], *_ANY, _FAILED]), max_size=12))
+def test_blocks_that_come_at_once_end_as_those_that_come_one_by_one(blocks: list[bytes]) -> None:
+    at_once, one_by_one = _provider(), _provider()
+    events = at_once.feed(blocks) if blocks else []
+    said: list[bytes] = []
+    for block in blocks:
+        if one_by_one.ending is None:
+            said += one_by_one.feed([block])
+    assert (events, at_once.ending, at_once.total_chunks) == (
+        said,
+        one_by_one.ending,
+        one_by_one.total_chunks,
+    )
