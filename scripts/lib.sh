@@ -63,8 +63,8 @@ name_packages() {
   local word rest
   while read -r word rest; do
     case $word in
-      Collecting) printf '    %s\n' "${rest%% *}" >&2 ;;
-      Processing) printf '    %s\n' "${rest##*/}" >&2 ;;
+      # A requirement, or a file; behind either may be where it was asked for.
+      Collecting | Processing) rest=${rest%% *} && printf '    %s\n' "${rest##*/}" >&2 ;;
     esac
   done
 }
