@@ -89,6 +89,9 @@ class TypedWire:
     def feed(self, blocks: list[bytes]) -> list[bytes]:
         events: list[bytes] = []
         for block in blocks:
+            if (event := self.usual(block)) is not None:
+                events.append(event)
+                continue
             if (text := self._translator.text_of(block)) is not None:
                 events.append(self._chunk(text, self._text_parts))
                 self._usual.learn(block)
