@@ -276,7 +276,7 @@ def test_violation_is_caught(check: Check, path: str, source: str) -> None:
         (arrows, "client.py", "from gateway.sse.decoder import Decoder"),
         (environment, "environment.py", "import os\nos.environ"),
         (server, "upstream/client.py", "import aiohttp\naiohttp.ClientSession()"),
-        (server, "web/middleware/trace.py", "from aiohttp import web"),
+        (server, "web/middleware/arrival.py", "from aiohttp import web"),
         (sql, "audit/store.py", "QUERY = 'SELECT id FROM audit'"),
         (sql, "web/pages.py", "TEXT = 'Select a backend from the list'"),
         (redis, "stream/redis.py", "import redis.asyncio"),
