@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -257,9 +258,9 @@ class Hub:
             )
         stream.attach()
 
-    async def read(
+    def read(
         self, stream: LiveStream, sink: Sink, *, interval_s: float, cursor: int = 0
-    ) -> None:
+    ) -> Coroutine[None, None, None]:
         """Copies what follows `cursor` to `sink`, until the end or until the client has gone."""
         running = self._running.get(stream.id)
         advanced = running.producer.make_room if running is not None else _nothing
@@ -271,7 +272,7 @@ class Hub:
             cursor=cursor,
             max_age_s=self._limits.reader_max_age_s if stream.is_typed else 0,
         )
-        await reader.run()
+        return reader.run()
 
     def leave(self, stream: LiveStream) -> None:
         """The counterpart of an attachment."""

@@ -7,6 +7,7 @@ the step in which the bytes arrive, which takes a third off what an event costs 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -19,6 +20,7 @@ _SIZE_LINE_MAX = 5
 #: One read. aiohttp pauses the transport at twice this, so a paused stream holds at most 64 KiB
 #: here and what the event loop's last receive brought on top, another 256 KiB.
 READ_BYTES = 32 * 1024
+_NO_BUFFER = deque[bytes](maxlen=0)
 
 
 class UpstreamConnection(ResponseHandler):
@@ -123,6 +125,12 @@ class FollowedBody(aiohttp.StreamReader):
 
     def end_http_chunk_receiving(self) -> None:
         self._protocol.is_between_chunks = True
+
+
+def make_followed(payload: aiohttp.StreamReader) -> None:
+    """Leaves a body's bytes with its connection from now on; it must have none itself."""
+    payload.__class__ = FollowedBody
+    payload._buffer = _NO_BUFFER  # noqa: SLF001 - its own is half a KiB
 
 
 def _break_off(payload: aiohttp.StreamReader) -> None:

@@ -19,7 +19,12 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from gateway.errors import UpstreamError
-from gateway.upstream.connection import READ_BYTES, FollowedBody, UpstreamConnection
+from gateway.upstream.connection import (
+    READ_BYTES,
+    FollowedBody,
+    UpstreamConnection,
+    make_followed,
+)
 from gateway.upstream.headers import Headers
 
 #: How long the end of a body is waited for whose content is complete, to reuse the connection.
@@ -85,7 +90,7 @@ class Exchange:
         while payload.exception() is None and (begun := payload.read_nowait()):
             protocol.pieces.append(begun)  # reading lets a paused parser go on, which adds more
         if not payload.is_eof():
-            payload.__class__ = FollowedBody
+            make_followed(payload)
         protocol.on_data = self._take
         self._take()
 

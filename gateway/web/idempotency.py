@@ -7,6 +7,7 @@ attached instead of refused: the SDKs would retry a 409 anyway, and this costs n
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable
 from dataclasses import replace
 
 from aiohttp import hdrs, web
@@ -54,18 +55,18 @@ async def begin_or_attach(
     return await stream_to_client(request, replace(plan, claim=claim), manner, declined)
 
 
-async def _begin_or_take_over(
+def _begin_or_take_over(
     request: web.Request, plan: Plan, manner: Manner, declined: Declined
-) -> web.StreamResponse:
+) -> Awaitable[web.StreamResponse]:
     """A new stream, unless an SDK asks again for the one that it has abandoned."""
     hub = request.app[SERVICES].hub
     stream = hub.take_abandoned(plan.retry_key) if _retry_count(request) else None
     if stream is None:
-        return await stream_to_client(request, plan, manner, declined)
+        return stream_to_client(request, plan, manner, declined)
     hub.attach(stream)
     count_resume(request, "replayed")
     note_resume(request, stream, 0)
-    return await serve_from_start(request, stream, manner, declined, _REPLAYED)
+    return serve_from_start(request, stream, manner, declined, _REPLAYED)
 
 
 def _retry_count(request: web.Request) -> int | None:

@@ -57,9 +57,9 @@ def read_manner(request: web.Request, default_grace_s: float) -> Manner:
     )
 
 
-async def stream_to_client(
+def stream_to_client(
     request: web.Request, plan: Plan, manner: Manner, declined: Declined
-) -> web.StreamResponse:
+) -> Awaitable[web.StreamResponse]:
     """Runs a stream and relays it. `declined` answers with what the backend said instead of one.
 
     The 200 waits until the backend has answered or the commit delay is over, so that an early
@@ -75,7 +75,8 @@ async def stream_to_client(
     if services.spans is not None:
         services.spans.began(stream, request[TRACE])
     hand_over(request)
-    return await serve_from_start(request, stream, manner, declined)
+    # Not a coroutine itself: each is memory for as long as the stream runs.
+    return serve_from_start(request, stream, manner, declined)
 
 
 async def serve_from_start(
