@@ -161,7 +161,9 @@ class Keeper:
 
     async def flush(self, timeout_s: float) -> bool:
         """Writes everything without waiting for its time; whether that was done in `timeout_s`."""
-        self._urgent |= self._turns.everybody() & self._kept.keys()
+        changed = self._turns.everybody()
+        self._turns.take(changed)
+        self._urgent |= changed & self._kept.keys()
         self._wake.set()
         self._hurry.set()
         self._note_settled()
