@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser
 
 from scripts.mock.answers import answer_to
@@ -16,6 +17,7 @@ from tests.backend import Exchange, ScriptedBackend, chunked, sse_head
 from tests.browsers import opened, running_chromium
 from tests.gateway import Gateway, running_gateway
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # the browser's
 QUESTION = "How do I brew a cup of coffee?"
 QUICK = Behaviour(first=0, pace=2, seed=1)
 LISTEN = """
@@ -38,7 +40,7 @@ def whole_answer() -> str:
     return answer_to(QUESTION, QUICK, None, None).whole
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
     async with running_chromium() as running:
         yield running

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page
 
 from gateway.keys import KeyRing, pepper_path
@@ -32,6 +33,7 @@ from tests.faults import FaultProxy
 from tests.gateway import Gateway, gateway_process, running_gateway, wait_until_ready
 from tests.servers import free_port
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # the browser's
 STATIC = Path(__file__).parents[2] / "gateway" / "static"
 QUESTION = "How do I brew a cup of coffee?"
 CHAT = "/api/v2/chat-stream"
@@ -67,16 +69,17 @@ def whole_answer() -> str:
     return answer_to(QUESTION, QUICK, None, None).whole
 
 
-@pytest.fixture
-async def page() -> AsyncIterator[Page]:
-    async with running_chromium() as browser:
-        yield await opened_page(browser)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with running_chromium() as running:
+        yield running
 
 
-async def opened_page(browser: Browser) -> Page:
-    page = await browser.new_page()
-    page.set_default_timeout(20_000)
-    return page
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(browser: Browser) -> AsyncIterator[Page]:
+    async with await browser.new_page() as page:
+        page.set_default_timeout(20_000)
+        yield page
 
 
 @asynccontextmanager

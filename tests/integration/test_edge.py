@@ -13,6 +13,8 @@ from pathlib import Path
 import aiohttp
 import orjson
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
 
 from tests.backend import (
     CHAT_STREAM,
@@ -99,14 +101,21 @@ async def test_each_event_arrives_before_the_next_is_sent(proxy: str, tmp_path: 
     assert said == CHAT_STREAM
 
 
-async def test_page_holds_more_streams_than_http_1_allows(proxy: str, tmp_path: Path) -> None:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with running_chromium() as running:
+        yield running
+
+
+@pytest.mark.asyncio(loop_scope="module")  # the browser's
+async def test_page_holds_more_streams_than_http_1_allows(
+    browser: Browser, proxy: str, tmp_path: Path
+) -> None:
     async with (
         ScriptedBackend(halting) as backend,
         behind(proxy, backend, tmp_path) as (_, url, _),
-        running_chromium() as browser,
+        await browser.new_page(ignore_https_errors=True) as page,
     ):
-        context = await browser.new_context(ignore_https_errors=True)
-        page = await context.new_page()
         await page.goto(f"{url}/static/playground.svg")
         assert await page.evaluate(LISTEN, STREAMS) == "h2"
         asked = [one for one in backend.exchanges if one.path == ASK]

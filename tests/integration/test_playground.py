@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from scripts.mock.answers import answer_to
@@ -17,6 +18,7 @@ from tests.browsers import DESK, PHONE, barriers, opened, overflow_px, running_c
 from tests.faults import FaultProxy
 from tests.gateway import ADMIN_TOKEN, Gateway, running_gateway
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # the browser's
 QUESTION = "How do I brew a cup of coffee?"
 QUICK = Behaviour(first=0, pace=2, seed=1)
 STEADY = Behaviour(first=0, pace=20, seed=1)
@@ -28,7 +30,7 @@ def whole_answer() -> str:
     return answer_to(QUESTION, QUICK, None, None).whole
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
     async with running_chromium() as running:
         yield running

@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
 from scripts.mock.answers import answer_to
 from scripts.mock.behaviour import Behaviour
@@ -22,6 +23,7 @@ from tests.browsers import running_chromium
 from tests.faults import FaultProxy
 from tests.gateway import Gateway, running_gateway
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # the browser's
 ROOT = Path(__file__).parents[2]
 NODE = ROOT / "tests" / "node"
 PAGE = b"<!doctype html><div id=root></div><script type=module src=/a.js></script>"
@@ -51,10 +53,15 @@ def bundled(entry: Path, folder: Path) -> bytes:
     return out.read_bytes()
 
 
-@pytest.fixture
-async def page() -> AsyncIterator[Page]:
-    async with running_chromium() as browser:
-        page = await browser.new_page()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with running_chromium() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(browser: Browser) -> AsyncIterator[Page]:
+    async with await browser.new_page() as page:
         page.set_default_timeout(15_000)
         yield page
 
