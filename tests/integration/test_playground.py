@@ -114,7 +114,7 @@ async def test_error_of_the_backend_is_told_in_words(browser: Browser) -> None:
 
 async def test_refusal_is_told_with_its_trace_id(browser: Browser) -> None:
     async with (
-        gateway_before(QUICK, rate_limit="1/hour") as gateway,
+        gateway_before(QUICK, rate_limit="1/year") as gateway,
         opened(browser, gateway.url) as (page, _),
     ):
         await ask(page)
