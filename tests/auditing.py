@@ -8,15 +8,17 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from gateway.audit.anchors import Anchors, Places
 from gateway.audit.canonical import Object, decode
 from gateway.audit.draft import Drafter
-from gateway.audit.dump import lines
+from gateway.audit.dump import dump
 from gateway.audit.fields import Vocabulary
 from gateway.audit.keys import Keys
 from gateway.audit.log import AuditLog, Manner
+from gateway.audit.note import Verifier
 from gateway.audit.people import Pseudonymiser
 from gateway.audit.policy import Policy
 from gateway.audit.recorder import Mode, Recorder
@@ -130,13 +132,12 @@ async def bodies(store: AuditStore, *, catalogue: bool = False) -> list[Object]:
 async def exported(store: AuditStore, folder: Path) -> list[Path]:
     """Every log in a file of its own."""
     keys = Keys(folder / "audit-keys")
-    paths = []
-    for log in await store.logs():
-        verifiers = [signer.verifier for signer in keys.signers(log.origin)]
-        path = folder / f"export-{log.id}.jsonl"
-        path.write_bytes(b"".join([line async for line in lines(store, log, verifiers)]))
-        paths.append(path)
-    return paths
+
+    def verifiers_of(origin: str) -> list[Verifier]:
+        return [signer.verifier for signer in keys.signers(origin)]
+
+    write = partial(dump, folder=folder, verifiers_of=verifiers_of)
+    return [one.path for one in await store.run(write)]
 
 
 def verify(*exports: Path, held: Path | None = None, key: str | None = None) -> tuple[int, str]:

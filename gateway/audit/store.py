@@ -149,6 +149,13 @@ class AuditStore:
         return await self.run(partial(read_checkpoints, log_id=log_id))
 
 
+def at_one_moment(connection: sa.Connection) -> None:
+    """Has the transaction, which has done nothing yet and only reads, see everything as it is now.
+    SQLite's always do."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+
 def all_logs(connection: sa.Connection) -> list[LogInfo]:
     columns = [tables.logs.c[name] for name in LogInfo.__slots__]
     query = sa.select(*columns).where(tables.logs.c.state != "dropped").order_by(columns[0])

@@ -21,6 +21,7 @@ def add_to(commands: Verbs) -> None:
     _add_verify(verbs)
     _add_prove(verbs)
     _add_checkpoint(verbs)
+    _add_dump(verbs)
     _add_report(verbs)
     doctor = verb(verbs, "doctor", "doctor", "look at files, keys, clock, disk and copies")
     doctor.add_argument("--json", action="store_true", help="for machines")
@@ -50,6 +51,12 @@ def _add_prove(verbs: Verbs) -> None:
     prove.add_argument("--with-values", action="store_true", help="with what is personal in it")
     prove.add_argument("--out", type=Path, metavar="FILE", help="instead of printing it")
     prove.add_argument("--reference", metavar="TEXT", help="the case, for the log")
+
+
+def _add_dump(verbs: Verbs) -> None:
+    dump = verb(verbs, "dump", "dumping", "write every log whole, for an auditor's own verifier")
+    dump.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="a file for each")
+    dump.add_argument("--reference", metavar="TEXT", help="the case, for the log")
 
 
 def _add_report(verbs: Verbs) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import stat
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -78,6 +79,46 @@ async def test_commands_and_a_gateway_write_to_one_database_at_once(
         assert [one.code for one in done if one is not None] == [0, 0, 0]
     logs = await assert_sound(tmp_path, database_url)
     assert sum(one.kind == "command" for one in logs) == 3
+
+
+async def test_dump_of_a_log_that_is_written_to_verifies_by_itself(
+    tmp_path: Path, database_url: str | None
+) -> None:
+    out = tmp_path / "dump"
+    async with (
+        serving(QUICK) as url,
+        audited(url, tmp_path, database_url, audit_checkpoint_seconds=0.05) as gateway,
+        aiohttp.ClientSession(gateway.url) as client,
+    ):
+        asking = asyncio.create_task(ask(client, 10_000))
+        for _ in range(3):
+            done = await audit("dump", "--out", out, folder=tmp_path, database_url=database_url)
+            assert done.code == 0, done.err
+            paths = [Path(line) for line in done.out.splitlines()]
+            assert {stat.S_IMODE(path.stat().st_mode) for path in paths} == {0o600}
+            code, told = verify(*paths)
+            assert code == 0, told
+        asking.cancel()
+        again = await audit("verify", *paths, folder=tmp_path, database_url=database_url)
+        assert again.code == 0, again.out + again.err
+    types = [record["type"] for path in paths for record in bodies(path)]
+    assert types.count("query.start") > 3
+    assert types.count("audit.export") == 2  # the two before
+
+
+def bodies(path: Path) -> list[dict[str, Any]]:
+    """The records of an export."""
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    return [json.loads(line["body"]) for line in lines if "body" in line]
+
+
+async def test_dump_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    done = await audit("dump", "--out", file / "dump", folder=tmp_path)
+    assert done.code == 1
+    assert done.err.count("\n") == 1
+    assert done.err.startswith("error: ")
 
 
 async def test_wrong_command_line_is_exit_code_1(tmp_path: Path) -> None:

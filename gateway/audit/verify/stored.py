@@ -14,7 +14,7 @@ from gateway.audit.canonical import Object, decode
 from gateway.audit.export import Tombstone
 from gateway.audit.holds import Hold
 from gateway.audit.policy import Cls
-from gateway.audit.store import AuditStore, LogInfo, all_logs, read_tiles
+from gateway.audit.store import AuditStore, LogInfo, all_logs, at_one_moment, read_tiles
 from gateway.audit.verify.audit import Evidence, Progress, verify
 from gateway.audit.verify.findings import Findings
 from gateway.audit.verify.source import Entry
@@ -43,8 +43,7 @@ async def verify_stored(
 
 def logs(connection: sa.Connection, now_ms: int) -> list[StoredLog]:
     """Every log that isn't dropped, the catalogue among them."""
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    at_one_moment(connection)
     in_force = holds.in_force(connection)
     found = [one for one in all_logs(connection) if one.state != "dropped"]
     return [StoredLog(connection, one, now_ms, in_force) for one in found]
