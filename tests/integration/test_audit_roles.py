@@ -129,6 +129,8 @@ async def test_gateway_and_commands_get_by_with_their_roles(
     until = ("--reason", "other", "--until", "2090-01-01")
     held = await command("sluice_rights", "hold", *span, *until, "--json")
     assert held.code == 0, held.err
+    dumped = await command("sluice_rights", "dump", "--out", str(tmp_path / "dump"))
+    assert dumped.code == 0, dumped.err
     end = asyncio.get_running_loop().time() + 1.2
     while asyncio.get_running_loop().time() < end:
         await asyncio.sleep(0.05)
