@@ -177,7 +177,7 @@ class _Lane:
     """A thread and its connection, which both last from the first transaction until `close`."""
 
     def __init__(self, engine: sa.Engine, name: str, begin: str, guard: FileGuard) -> None:
-        self.worker = Worker(name)
+        self.worker = Worker(name, gives_way=True)
         self._engine = engine
         self._begin = begin
         self._guard = guard

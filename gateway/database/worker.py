@@ -43,10 +43,16 @@ class _Job:
 
 
 class Worker:
-    """One thread, from the first work on until `close`."""
+    """One thread, from the first work on until `close`.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: What the thread is called.
+        gives_way: It has time: where it shares a processor with the event loop, that goes first.
+    """
+
+    def __init__(self, name: str, *, gives_way: bool = False) -> None:
         self._name = name
+        self._gives_way = gives_way
         self._jobs: SimpleQueue[_Job | None] | None = None
         self._thread: threading.Thread | None = None
 
@@ -72,25 +78,25 @@ class Worker:
     def _start(self) -> SimpleQueue[_Job | None]:
         jobs = SimpleQueue[_Job | None]()
         # A daemon, so that a process that ends without `close` needn't wait for it.
-        self._thread = threading.Thread(target=_work, args=(jobs,), name=self._name, daemon=True)
+        self._thread = threading.Thread(
+            target=_work, args=(jobs, self._gives_way), name=self._name, daemon=True
+        )
         self._thread.start()
         return jobs
 
 
-def _work(jobs: SimpleQueue[_Job | None]) -> None:
-    _give_way()
+def _work(jobs: SimpleQueue[_Job | None], gives_way: bool) -> None:
+    if gives_way:
+        _give_way()
     while (job := jobs.get()) is not None:
         job.do()
         del job  # and what it holds, while this waits for the next
 
 
 def _give_way() -> None:
-    """Lets the kernel know that this thread has time (Linux, `sched(7)`, SCHED_BATCH).
-
-    Where it shares a processor with the event loop it else interrupts that when it wakes, which
-    doubles the latency that one event in a hundred has (docs/load.md). It gets as much of the
-    processor as before.
-    """
+    """Tells the kernel not to interrupt another thread when this one wakes (Linux, `sched(7)`,
+    SCHED_BATCH), which else doubles the latency that one event in a hundred has (docs/load.md).
+    It gets as much of the processor as before."""
     if hasattr(os, "SCHED_BATCH"):
         with suppress(OSError):  # a container may forbid it
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

@@ -112,6 +112,9 @@ def test_loop_that_is_closed_meanwhile_leaves_the_thread_alive() -> None:
     assert asyncio.run(again()) == 3
 
 
-async def test_its_thread_makes_way_for_the_event_loop_s(worker: Worker) -> None:
-    assert await worker.run(lambda: os.sched_getscheduler(0)) == os.SCHED_BATCH
+async def test_thread_that_has_time_gives_way_and_no_other_does(worker: Worker) -> None:
+    patient = Worker("patient", gives_way=True)
+    assert await patient.run(lambda: os.sched_getscheduler(0)) == os.SCHED_BATCH
+    assert await worker.run(lambda: os.sched_getscheduler(0)) == os.SCHED_OTHER
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    await patient.close()
