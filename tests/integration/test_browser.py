@@ -7,14 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser
 
 from scripts.mock.answers import answer_to
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
 from tests.backend import Exchange, ScriptedBackend, chunked, sse_head
-from tests.browsers import opened, running_chromium
+from tests.browsers import opened
 from tests.gateway import Gateway, running_gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # the browser's
@@ -38,12 +37,6 @@ LISTEN = """
 
 def whole_answer() -> str:
     return answer_to(QUESTION, QUICK, None, None).whole
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with running_chromium() as running:
-        yield running
 
 
 @asynccontextmanager

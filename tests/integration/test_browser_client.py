@@ -12,8 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, Page
+from playwright.async_api import Page
 
 from gateway.keys import KeyRing, pepper_path
 from scripts.mock.answers import answer_to
@@ -28,7 +27,6 @@ from tests.backend import (
     response_head,
     sse_head,
 )
-from tests.browsers import running_chromium
 from tests.faults import FaultProxy
 from tests.gateway import Gateway, gateway_process, running_gateway, wait_until_ready
 from tests.servers import free_port
@@ -67,19 +65,6 @@ async () => {
 
 def whole_answer() -> str:
     return answer_to(QUESTION, QUICK, None, None).whole
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with running_chromium() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def page(browser: Browser) -> AsyncIterator[Page]:
-    async with await browser.new_page() as page:
-        page.set_default_timeout(20_000)
-        yield page
 
 
 @asynccontextmanager

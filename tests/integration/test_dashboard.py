@@ -9,24 +9,17 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
-from tests.browsers import DESK, PHONE, barriers, opened, overflow_px, running_chromium
+from tests.browsers import DESK, PHONE, barriers, opened, overflow_px
 from tests.faults import FaultProxy
 from tests.gateway import ADMIN_TOKEN, Gateway, running_gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # the browser's
 CHAT = "/api/v2/chat-stream"
 LONG = Behaviour(first=0, pace=20, tokens=2000)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with running_chromium() as running:
-        yield running
 
 
 @asynccontextmanager

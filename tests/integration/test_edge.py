@@ -13,7 +13,6 @@ from pathlib import Path
 import aiohttp
 import orjson
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser
 
 from tests.backend import (
@@ -25,7 +24,6 @@ from tests.backend import (
     chunked,
     sse_head,
 )
-from tests.browsers import running_chromium
 from tests.edge import running_proxy
 from tests.gateway import Gateway, running_gateway
 
@@ -99,12 +97,6 @@ async def test_each_event_arrives_before_the_next_is_sent(proxy: str, tmp_path: 
             turns.arrived.release()
     said = b"".join(line for line in received.splitlines(True) if not line.startswith(b"id:"))
     assert said == CHAT_STREAM
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with running_chromium() as running:
-        yield running
 
 
 @pytest.mark.asyncio(loop_scope="module")  # the browser's

@@ -7,14 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from scripts.mock.answers import answer_to
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
 from tests.backend import Exchange, ScriptedBackend, json_response
-from tests.browsers import DESK, PHONE, barriers, opened, overflow_px, running_chromium
+from tests.browsers import DESK, PHONE, barriers, opened, overflow_px
 from tests.faults import FaultProxy
 from tests.gateway import ADMIN_TOKEN, Gateway, running_gateway
 
@@ -28,12 +27,6 @@ CUTS = 5
 
 def whole_answer() -> str:
     return answer_to(QUESTION, QUICK, None, None).whole
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with running_chromium() as running:
-        yield running
 
 
 @asynccontextmanager

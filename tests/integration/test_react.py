@@ -11,15 +11,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Page, expect
 
 from scripts.mock.answers import answer_to
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import make_app
-from tests.browsers import running_chromium
 from tests.faults import FaultProxy
 from tests.gateway import Gateway, running_gateway
 
@@ -51,19 +49,6 @@ def bundled(entry: Path, folder: Path) -> bytes:
     command += ["--format=esm", f"--outfile={out}", "--log-level=error"]
     subprocess.run(command, check=True, cwd=folder)
     return out.read_bytes()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with running_chromium() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def page(browser: Browser) -> AsyncIterator[Page]:
-    async with await browser.new_page() as page:
-        page.set_default_timeout(15_000)
-        yield page
 
 
 @asynccontextmanager
