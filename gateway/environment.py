@@ -28,6 +28,7 @@ OUR_PREFIXES = (
     "API_KEYS_",
     "AUDIT_",
     "BACKPRESSURE_",
+    "BREAKER_",
     "BUFFER_TOTAL_",
     "CHAT_STREAM_",
     "CHUNK_DELAY",

@@ -273,3 +273,19 @@ def test_secrets_are_masked_wherever_settings_are_shown(monkeypatch: pytest.Monk
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1  # type: ignore[misc]
+
+
+#: Names that other programmes have too: a slip in one of them can't be told from theirs.
+ANYBODYS = {
+    *("HOST", "PORT", "UNIX_SOCKET", "TLS_CERT", "TLS_KEY", "ALLOWED_HOSTS", "ALLOWED_ORIGINS"),
+    *("KEEPALIVE_SECONDS", "SHUTDOWN_GRACE_SECONDS", "SESSION_TIMEOUT_MS", "CLEANUP_INTERVAL_MS"),
+    *("MAX_STREAM_SESSIONS", "AUTH_MODE", "TRUSTED_PROXIES", "DATABASE_URL", "DATA_DIR"),
+    *("LOG_LEVEL", "LOG_FORMAT"),
+}
+
+
+def test_slip_in_any_other_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = {name.upper() for name in Settings.model_fields} - ANYBODYS
+    for name in ours:
+        with monkeypatch.context() as patch, pytest.raises(SettingsError, match=f"{name}X: there"):
+            load(patch, {f"{name}X": "1"})
