@@ -195,7 +195,7 @@ class Keeper:
                 due = max(due, now - _LATE_S) + self._turns.step_s
             self._is_writing = True
             try:
-                await self._write_queued(ids | self._urgent)
+                await self._write_queued(ids)
                 await self._retry_refused()
             finally:
                 self._is_writing = False
@@ -213,10 +213,12 @@ class Keeper:
         self._hurry.clear()
 
     async def _write_queued(self, ids: set[StreamId]) -> None:
-        self._urgent.clear()
-        self._turns.take(ids)
-        self._in_hand = ids - self._refused
-        waiting = [self._kept[i] for i in ids - self._refused if i in self._kept]
+        """Writes these and what is urgent, which goes first: a client waits for a new stream."""
+        urgent, self._urgent = self._urgent, set()
+        self._turns.take(ids | urgent)
+        self._in_hand = (ids | urgent) - self._refused
+        in_order = [*(ids - urgent), *urgent]  # the last is taken first
+        waiting = [self._kept[i] for i in in_order if i in self._in_hand and i in self._kept]
         while waiting:
             drafts = take_drafts(waiting)
             if not await self._write(drafts):
