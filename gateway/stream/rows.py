@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping
 
 from gateway.stream.cipher import Cipher
+from gateway.stream.compressor import Compressor
 from gateway.stream.model import ENDING_REASONS, Status, StreamId, error_ending
 from gateway.stream.store import Segment, StreamRecord
 
@@ -19,6 +20,7 @@ class Rows:
 
     def __init__(self, cipher: Cipher, instance: str) -> None:
         self._cipher = cipher
+        self._compressor = Compressor()
         self.instance = instance
         self.token = secrets.token_hex(8)
 
@@ -99,9 +101,9 @@ class Rows:
         return StreamRecord(**values)  # type: ignore[arg-type]
 
     def segment_row(self, segment: Segment) -> dict[str, object]:
-        """Events, sealed for their place."""
+        """Events, compressed and sealed for their place."""
         place = f"{segment.stream_id}.{segment.first}"
-        data = self._cipher.seal(segment.pack(), place)
+        data = self._cipher.seal(self._compressor.compress(segment.pack()), place)
         return {
             "stream_id": segment.stream_id,
             "first": segment.first,
@@ -119,7 +121,8 @@ class Rows:
         first, data = row["first"], row["data"]
         assert isinstance(first, int)  # noqa: S101 - the columns' types
         assert isinstance(data, bytes)  # noqa: S101
-        return Segment.unpack(stream_id, first, self._cipher.open(data, f"{stream_id}.{first}"))
+        packed = self._compressor.decompress(self._cipher.open(data, f"{stream_id}.{first}"))
+        return Segment.unpack(stream_id, first, packed)
 
     def sealed_message(self, stream_id: str, message: str) -> bytes:
         """An end's message."""

@@ -113,11 +113,11 @@ class Segment:
             (count,) = struct.unpack_from("<I", packed)
             lengths = struct.unpack_from(f"<{count}I", packed, _LENGTH_BYTES)
         except struct.error:
-            raise _damaged() from None
+            raise damaged() from None
         position = _LENGTH_BYTES * (count + 1)
         data = packed[position:]
         if sum(lengths) != len(data):
-            raise _damaged()
+            raise damaged()
         return cls(stream_id, first, first + count - 1, data, lengths)
 
 
@@ -261,5 +261,6 @@ def without_overlap(segments: Iterable[Segment]) -> Iterator[Segment]:
         covered = segment.last
 
 
-def _damaged() -> StoreError:
+def damaged() -> StoreError:
+    """What to raise for a segment that isn't what was stored."""
     return StoreError("A stored segment is damaged.", is_transient=False)

@@ -6,12 +6,8 @@ import re
 import zlib
 from typing import Protocol
 
+import zstandard
 from aiohttp import hdrs, web
-
-try:
-    import zstandard
-except ImportError:  # an extra; gzip is always there
-    zstandard = None  # type: ignore[assignment]
 
 #: Fast, and with a small window: 2,000 streams at gzip's default of 256 KiB each would be 512 MiB.
 _LEVEL, _WINDOW_BITS, _MEMORY_LEVEL = 1, 13, 5
@@ -72,9 +68,7 @@ class ZstdEncoder:
 def choose_encoder(request: web.Request) -> Encoder | None:
     """The coding that the client likes best, zstd where it has no preference; None for none."""
     weights = _weights(request.headers.getall(hdrs.ACCEPT_ENCODING, []))
-    offers: list[type[Encoder]] = [GzipEncoder]
-    if zstandard is not None:
-        offers.insert(0, ZstdEncoder)
+    offers: tuple[type[Encoder], ...] = (ZstdEncoder, GzipEncoder)
     best = max(offers, key=lambda offer: weights.get(offer.name, 0))
     least = weights.get("identity", 0)
     weight = weights.get(best.name, 0)
