@@ -8,7 +8,7 @@ that: the halves are the same JSON, which a string without quotes and backslashe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import orjson
 
@@ -25,30 +25,49 @@ class UsualEvent:
         text_of: Reads a block the plain way; `Translator.text_of`.
     """
 
-    __slots__ = ("_head", "_hits", "_misses", "_patience", "_tail", "_text_of")
+    __slots__ = ("_hits", "_misses", "_patience", "_text_of", "head", "tail")
 
     def __init__(self, text_of: Callable[[bytes], str | None]) -> None:
         self._text_of = text_of
-        self._head = self._tail = b""
+        self.head = self.tail = b""  #: what stands before the text and behind it
         self._hits = 0
         self._misses = 0
         self._patience = 1
 
-    def text_of(self, block: bytes) -> bytes | None:
-        """The text in UTF-8, which is also what stands between the quotes; None if the block isn't
-        of the shape, and is to be read the plain way."""
-        head, tail = self._head, self._tail
-        if (
+    def texts_of(self, chunk: bytes) -> Sequence[bytes] | None:
+        """The texts of the blocks in `chunk`, in UTF-8, which is also what stands between the
+        quotes; None if there is one that isn't of the shape, or isn't whole: then all of them are
+        to be read the plain way."""
+        head, tail = self.head, self.tail
+        if not (
             head
-            and block.startswith(head)
-            and block.endswith(tail)
-            and len(block) > len(head) + len(tail)
+            and chunk.startswith(head)
+            and chunk.endswith(tail)
+            and len(chunk) > len(head) + len(tail)
         ):
-            raw = block[len(head) : -len(tail)]
-            if b'"' not in raw and b"\\" not in raw and _is_plain(raw):
-                self._hits += 1
-                return raw
-        return None
+            return None
+        raw = chunk[len(head) : -len(tail)]
+        if _is_plain(raw):
+            self._hits += 1
+            return (raw,)
+        return self._several(chunk) if b"\n" in raw and tail.endswith(b"\n") else None
+
+    def _several(self, chunk: bytes) -> Sequence[bytes] | None:
+        head, tail = self.head, self.tail
+        # Where the texts would be; putting the blocks together again is quicker than searching
+        # for the bytes between two of them.
+        lines = chunk.split(b"\n")[head.count(b"\n") : -1 : head.count(b"\n") + tail.count(b"\n")]
+        start, end = len(head) - 1 - head.rfind(b"\n"), -tail.index(b"\n")
+        texts = [line[start:end] for line in lines]
+        if (
+            chunk != b"%b%b%b" % (head, (tail + head).join(texts), tail)
+            or not all(texts)
+            # With something between them, or halves of characters could become whole.
+            or not _is_plain(b" ".join(texts))
+        ):
+            return None
+        self._hits += len(texts)
+        return texts
 
     def learn(self, block: bytes) -> None:
         """Takes the shape of a block that was read the plain way, and passed for usual there.
@@ -63,7 +82,7 @@ class UsualEvent:
             return
         self._misses = self._hits = 0
         self._patience *= 2
-        self._head, self._tail = self._shape(block)
+        self.head, self.tail = self._shape(block)
 
     def _shape(self, block: bytes) -> tuple[bytes, bytes]:
         """What stands before and behind the text; empty if that can't be told."""
@@ -80,6 +99,6 @@ class UsualEvent:
 def _is_plain(raw: bytes) -> bool:
     """Whether JSON may have it in a string as it is; no for some rare characters that it may."""
     try:
-        return raw.decode().isprintable()
+        return b'"' not in raw and b"\\" not in raw and raw.decode().isprintable()
     except UnicodeDecodeError:
         return False

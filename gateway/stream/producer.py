@@ -21,6 +21,8 @@ from gateway.stream.model import Ending, error_ending
 
 logger = logging.getLogger(__name__)
 
+_MANY_BYTES = 4096
+
 
 class Producer:
     """Runs one stream; the follower of its answer."""
@@ -73,23 +75,46 @@ class Producer:
             if (
                 self._decoder.is_between_blocks
                 and len(chunk) <= self._bounds.event_max_bytes
-                and (event := wire.usual(chunk)) is not None
+                and (events := wire.usual(chunk)) is not None
             ):
                 stream.last_event = time.monotonic()
-                if stream.log.extend((event,)):
-                    self._keep_within_bounds()
-            elif blocks := self._decoder.feed(chunk):
-                stream.last_event = now = time.monotonic()
-                if stream.first_event is None:
-                    stream.first_event = now
-                    stream.look_again()
-                events = wire.feed(blocks)
-                if wire.ending is not None:
-                    self._finish(wire.ending, events)
-                elif events and stream.log.extend(events):
-                    self._keep_within_bounds()
+            else:
+                events = self._read(chunk) if len(chunk) < _MANY_BYTES else self._read_many(chunk)
+            if wire.ending is not None:
+                self._finish(wire.ending, events)
+            elif events and stream.log.extend(events):
+                self._keep_within_bounds()
         except Exception as error:
             over.set_exception(error)
+
+    def _read(self, chunk: bytes) -> Sequence[bytes]:
+        """The events that `chunk` completes, read the plain way."""
+        stream = self._stream
+        if not (blocks := self._decoder.feed(chunk)):
+            return ()
+        stream.last_event = now = time.monotonic()
+        if stream.first_event is None:
+            stream.first_event = now
+            stream.look_again()
+        return stream.wire.feed(blocks)
+
+    def _read_many(self, chunk: bytes) -> Sequence[bytes]:
+        """The same for a chunk that holds many events: without what is unfinished at its ends, they
+        are perhaps the usual ones, which takes a third of the time."""
+        stream, events = self._stream, list[bytes]()
+        wire = stream.wire
+        first = 0 if self._decoder.is_between_blocks else chunk.find(b"\n\n") + 2
+        last = chunk.rfind(b"\n\n") + 2
+        for part in (chunk[:first], chunk[first:last], chunk[last:]):
+            if not part or wire.ending is not None:
+                continue
+            is_whole = self._decoder.is_between_blocks and len(part) <= self._bounds.event_max_bytes
+            if is_whole and (usual := wire.usual(part)) is not None:
+                stream.last_event = time.monotonic()
+                events += usual
+            else:
+                events += self._read(part)
+        return events
 
     def feed_end(self, error: UpstreamError | None) -> None:
         over = self._over

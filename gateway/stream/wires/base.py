@@ -6,7 +6,7 @@ heartbeat and an ending are written. It does no I/O and keeps no clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,13 +49,13 @@ class Wire(Protocol):
         """The event that opens the stream, before the backend has said anything."""
         ...
 
-    def feed(self, blocks: list[bytes]) -> list[bytes]:
+    def feed(self, blocks: list[bytes]) -> Sequence[bytes]:
         """The events that `blocks` become, up to the ending, which may be set afterwards."""
         ...
 
-    def usual(self, block: bytes) -> bytes | None:
-        """The event that a block becomes which is like others before but for its text; None for any
-        other. A shortcut: `feed` would give the same."""
+    def usual(self, chunk: bytes) -> Sequence[bytes] | None:
+        """The events that whole blocks become which are like others before but for their text; None
+        for any other. A shortcut: `feed` would give the same."""
         ...
 
     def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:

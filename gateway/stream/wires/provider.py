@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from gateway.errors import UpstreamError
 from gateway.sse.dialects.base import Dialect, Verdict
@@ -51,13 +51,14 @@ class ProviderWire:
     def begin(self) -> bytes | None:
         return None
 
-    def feed(self, blocks: list[bytes]) -> list[bytes]:
+    def feed(self, blocks: list[bytes]) -> Sequence[bytes]:
         if not self.total_chunks:
             self.opening = blocks[0]
+        if len(blocks) == 1 and (usual := self.usual(blocks[0])) is not None:
+            return usual
         if self._passes(blocks[0] if len(blocks) == 1 else b"".join(blocks)):
             self.total_chunks += len(blocks)
-            if len(blocks) == 1:
-                self._usual.learn(blocks[0])
+            self._usual.learn(blocks[-1])
             return blocks
         # Where a whole answer comes at once, only its end is of interest.
         quiet = max(0, len(blocks) - _LAST_BLOCKS)
@@ -71,11 +72,14 @@ class ProviderWire:
         self.total_chunks += len(blocks)
         return blocks
 
-    def usual(self, block: bytes) -> bytes | None:
-        if self._usual.text_of(block) is None:
+    def usual(self, chunk: bytes) -> Sequence[bytes] | None:
+        if (texts := self._usual.texts_of(chunk)) is None:
             return None
-        self.total_chunks += 1
-        return block
+        self.total_chunks += len(texts)
+        if len(texts) == 1:
+            return (chunk,)
+        head, tail = self._usual.head, self._usual.tail
+        return [head + text + tail for text in texts]
 
     def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:
         if self._verdict is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import orjson
 
@@ -45,7 +45,7 @@ class StoredWire:
     def feed(self, blocks: list[bytes]) -> list[bytes]:
         raise RuntimeError("the stream has ended")
 
-    def usual(self, block: bytes) -> bytes | None:
+    def usual(self, chunk: bytes) -> Sequence[bytes] | None:
         return None
 
     def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import orjson
 
@@ -89,8 +89,8 @@ class TypedWire:
     def feed(self, blocks: list[bytes]) -> list[bytes]:
         events: list[bytes] = []
         for block in blocks:
-            if (event := self.usual(block)) is not None:
-                events.append(event)
+            if (usual := self.usual(block)) is not None:
+                events += usual
                 continue
             if (text := self._translator.text_of(block)) is not None:
                 events.append(self._chunk(text, self._text_parts))
@@ -106,15 +106,21 @@ class TypedWire:
                     return events
         return events
 
-    def usual(self, block: bytes) -> bytes | None:
-        if (text := self._usual.text_of(block)) is None:
+    def usual(self, chunk: bytes) -> Sequence[bytes] | None:
+        if (texts := self._usual.texts_of(chunk)) is None:
             return None
         head, tail = self._text_parts
-        event = b'%b"%b","index":%d%b' % (head, text, self.total_chunks, tail)
-        self.total_chunks += 1
-        self._text.append(text)
-        self._text_bytes += len(text)
-        return event
+        first = self.total_chunks
+        self.total_chunks += len(texts)
+        self._text += texts
+        if len(texts) == 1:  # as nearly always where tokens trickle
+            self._text_bytes += len(texts[0])
+            return (b'%b"%b","index":%d%b' % (head, texts[0], first, tail),)
+        self._text_bytes += sum(map(len, texts))
+        return [
+            b'%b"%b","index":%d%b' % (head, text, index, tail)
+            for index, text in enumerate(texts, first)
+        ]
 
     def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:
         if ending.is_error:
