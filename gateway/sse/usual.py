@@ -25,35 +25,46 @@ class UsualEvent:
         text_of: Reads a block the plain way; `Translator.text_of`.
     """
 
-    __slots__ = ("_hits", "_misses", "_patience", "_text_of", "head", "tail")
+    __slots__ = ("_misses", "_patience", "_proven", "_text_of", "count", "head", "tail")
 
     def __init__(self, text_of: Callable[[bytes], str | None]) -> None:
         self._text_of = text_of
         self.head = self.tail = b""  #: what stands before the text and behind it
-        self._hits = 0
+        self.count = 0  #: how many usual events there were
+        self._proven = _PROVEN  # so many make the present shape one that has proved useful
         self._misses = 0
         self._patience = 1
 
-    def texts_of(self, chunk: bytes) -> Sequence[bytes] | None:
-        """The texts of the blocks in `chunk`, in UTF-8, which is also what stands between the
-        quotes; None if there is one that isn't of the shape, or isn't whole: then all of them are
-        to be read the plain way."""
-        head, tail = self.head, self.tail
-        if not (
-            head
-            and chunk.startswith(head)
-            and chunk.endswith(tail)
-            and len(chunk) > len(head) + len(tail)
-        ):
-            return None
-        raw = chunk[len(head) : -len(tail)]
-        if _is_plain(raw):
-            self._hits += 1
-            return (raw,)
-        return self._several(chunk) if b"\n" in raw and tail.endswith(b"\n") else None
+    def text_of(self, block: bytes) -> bytes | None:
+        """The text in UTF-8, which is also what stands between the quotes; None if the block isn't
+        of the shape, and is to be read the plain way.
 
-    def _several(self, chunk: bytes) -> Sequence[bytes] | None:
+        Each event of each stream comes through here, so calls are spared.
+        """
         head, tail = self.head, self.tail
+        if (
+            head
+            and block.startswith(head)
+            and block.endswith(tail)
+            and len(block) > len(head) + len(tail)
+        ):
+            raw = block[len(head) : -len(tail)]
+            try:
+                if b'"' not in raw and b"\\" not in raw and raw.decode().isprintable():
+                    self.count += 1
+                    return raw
+            except UnicodeDecodeError:
+                pass
+        return None
+
+    def texts_of(self, chunk: bytes) -> Sequence[bytes] | None:
+        """The texts of the blocks in `chunk`; None if there is one that isn't of the shape, or
+        isn't whole: then all of them are to be read the plain way."""
+        head, tail = self.head, self.tail
+        if not (head and chunk.startswith(head) and chunk.endswith(tail)):
+            return None
+        if len(chunk) <= len(head) + len(tail) or not tail.endswith(b"\n"):
+            return None
         # Where the texts would be; putting the blocks together again is quicker than searching
         # for the bytes between two of them.
         lines = chunk.split(b"\n")[head.count(b"\n") : -1 : head.count(b"\n") + tail.count(b"\n")]
@@ -66,7 +77,7 @@ class UsualEvent:
             or not _is_plain(b" ".join(texts))
         ):
             return None
-        self._hits += len(texts)
+        self.count += len(texts)
         return texts
 
     def learn(self, block: bytes) -> None:
@@ -75,12 +86,12 @@ class UsualEvent:
         A stream whose events are all different is soon left alone: the next attempts come after
         twice as many misses each, unless a shape has proved useful.
         """
-        if self._hits >= _PROVEN:
+        if self.count >= self._proven:
             self._patience = 1
         self._misses += 1
         if self._misses < self._patience:
             return
-        self._misses = self._hits = 0
+        self._misses, self._proven = 0, self.count + _PROVEN
         self._patience *= 2
         self.head, self.tail = self._shape(block)
 

@@ -113,46 +113,51 @@ class EventLog:
     def is_full(self) -> bool:
         return self.bytes > self._max_bytes or (self.bytes > 0 and self._budget.is_spent)
 
-    def append(self, block: bytes) -> None:
-        """Adds one block as the next event and tells the listeners.
+    def append(self, block: bytes) -> bool:
+        """Adds one block as the next event and tells the listeners; whether it is full now.
 
-        Raises:
-            RuntimeError: the log is closed.
-        """
-        self.extend([block])
-
-    def extend(self, blocks: Sequence[bytes], *, is_end: bool = False) -> bool:
-        """Adds blocks as the next events and tells the listeners once; whether it is full now.
-
-        `is_end` closes the log. Each event of each stream comes through here, so calls are spared.
+        Each event of each stream comes through here, so calls are spared.
 
         Raises:
             RuntimeError: the log is closed.
         """
         if self.is_closed:
             raise RuntimeError("the log is closed")
-        numbered, frames, count = self._format, self._frames, len(blocks)
+        frames, budget = self._frames, self._budget
         last = self._base + len(frames) - 1
-        if count == 1:  # as nearly always where tokens trickle
-            newest = numbered % (last + 1, blocks[0]) if numbered else blocks[0]
-            frames.append(newest)
-        else:
-            if numbered:
-                blocks = [numbered % item for item in enumerate(blocks, last + 1)]
-            newest = b"".join(blocks)
-            frames += blocks
+        newest = self._format % (last + 1, block) if self._format else block
+        frames.append(newest)
         self._newest_after, self._newest = last, newest
-        size = len(newest) + FRAME_OVERHEAD_BYTES * count
+        size = len(newest) + FRAME_OVERHEAD_BYTES
         self.bytes += size
-        budget = self._budget
         budget.used_bytes += size
         if self._changed is not None:
             self._changed.add(self._stream_id)
-        if is_end:
-            self.is_closed = True
+        for listener in self._listeners:
+            listener(last, last + 1, newest)
+        return self.bytes > self._max_bytes or 0 < budget.limit_bytes <= budget.used_bytes
+
+    def extend(self, blocks: Sequence[bytes], *, is_end: bool = False) -> bool:
+        """The same for several at once; `is_end` closes the log.
+
+        Raises:
+            RuntimeError: the log is closed.
+        """
+        if self.is_closed:
+            raise RuntimeError("the log is closed")
+        last, count = self.last, len(blocks)
+        if self._format:
+            blocks = [self._format % item for item in enumerate(blocks, last + 1)]
+        newest = b"".join(blocks)
+        self._frames += blocks
+        self._newest_after, self._newest = last, newest
+        self._account(len(newest) + FRAME_OVERHEAD_BYTES * count)
+        if self._changed is not None:
+            self._changed.add(self._stream_id)
+        self.is_closed = is_end
         for listener in self._listeners:
             listener(last, last + count, newest)
-        return self.bytes > self._max_bytes or 0 < budget.limit_bytes <= budget.used_bytes
+        return self.is_full
 
     def restore(self, first: int, frames: list[bytes]) -> None:
         """Fills an empty log with events as they were sent, numbered from `first`."""

@@ -27,16 +27,28 @@ _MANY_BYTES = 4096
 class Producer:
     """Runs one stream; the follower of its answer."""
 
-    __slots__ = ("_answer", "_ask", "_bounds", "_decoder", "_dialect", "_over", "_stream")
+    __slots__ = (
+        "_answer",
+        "_ask",
+        "_decoder",
+        "_dialect",
+        "_event_max_bytes",
+        "_is_relaying",
+        "_over",
+        "_pauses",
+        "_stream",
+    )
 
     def __init__(self, stream: LiveStream, ask: Ask, dialect: Dialect, bounds: Bounds) -> None:
         self._stream = stream
         self._ask = ask
         self._dialect = dialect
-        self._bounds = bounds
+        self._pauses = bounds.pauses
+        self._event_max_bytes = bounds.event_max_bytes
         self._answer: Answer | None = None
         self._decoder = dialect.decoder(bounds.event_max_bytes)
         self._over: asyncio.Future[None] | None = None
+        self._is_relaying = False
 
     async def run(self) -> None:
         """Runs the stream to its end. Cancelled, it closes the backend's connection at once."""
@@ -67,25 +79,27 @@ class Producer:
 
     def feed(self, chunk: bytes) -> None:
         """Appends what `chunk` completes. After the end of the stream it does nothing."""
-        over, stream = self._over, self._stream
-        if over is None or over.done() or stream.ending is not None:
+        stream = self._stream
+        if not self._is_relaying or stream.ending is not None:
             return
         wire = stream.wire
         try:
             if (
                 self._decoder.is_between_blocks
-                and len(chunk) <= self._bounds.event_max_bytes
-                and (events := wire.usual(chunk)) is not None
+                and len(chunk) <= self._event_max_bytes
+                and (text := wire.usual_text(chunk)) is not None
             ):
                 stream.last_event = time.monotonic()
-            else:
-                events = self._read(chunk) if len(chunk) < _MANY_BYTES else self._read_many(chunk)
+                if stream.log.append(chunk if wire.is_verbatim else wire.spell(text)):
+                    self._keep_within_bounds()
+                return
+            events = self._read(chunk) if len(chunk) < _MANY_BYTES else self._read_many(chunk)
             if wire.ending is not None:
                 self._finish(wire.ending, events)
             elif events and stream.log.extend(events):
                 self._keep_within_bounds()
         except Exception as error:
-            over.set_exception(error)
+            self._break_off(error)
 
     def _read(self, chunk: bytes) -> Sequence[bytes]:
         """The events that `chunk` completes, read the plain way."""
@@ -108,7 +122,7 @@ class Producer:
         for part in (chunk[:first], chunk[first:last], chunk[last:]):
             if not part or wire.ending is not None:
                 continue
-            is_whole = self._decoder.is_between_blocks and len(part) <= self._bounds.event_max_bytes
+            is_whole = self._decoder.is_between_blocks and len(part) <= self._event_max_bytes
             if is_whole and (usual := wire.usual(part)) is not None:
                 stream.last_event = time.monotonic()
                 events += usual
@@ -117,11 +131,10 @@ class Producer:
         return events
 
     def feed_end(self, error: UpstreamError | None) -> None:
-        over = self._over
-        if over is None or over.done():
+        if not self._is_relaying:
             return
         if error is not None:
-            over.set_exception(error)
+            self._break_off(error)
         else:
             self._finish(_broken_off(self._decoder))
 
@@ -137,20 +150,28 @@ class Producer:
     async def _relay(self, answer: Answer) -> None:
         self._over = asyncio.get_running_loop().create_future()
         self._answer = answer
+        self._is_relaying = True
         answer.follow(self)
         try:
             await self._over
         finally:
+            self._is_relaying = False
             self._stream.is_paused = False
 
     def _finish(self, ending: Ending, last: Sequence[bytes] = ()) -> None:
         self._stream.end(ending, last)
+        self._is_relaying = False
         if self._over is not None:
             self._over.set_result(None)
 
+    def _break_off(self, error: Exception) -> None:
+        self._is_relaying = False
+        if self._over is not None:
+            self._over.set_exception(error)
+
     def _keep_within_bounds(self) -> None:
         stream = self._stream
-        if not self._bounds.pauses and not stream.awaits_reader:
+        if not self._pauses and not stream.awaits_reader:
             # Who keeps up has taken what is new; so the oldest may go.
             stream.log.trim(stream.log.last)
             stream.drop_lapsed()

@@ -202,7 +202,7 @@ class Reader:
         ):
             self._pump()
             return
-        self.cursor, self.last_write = last, time.monotonic()
+        self.cursor, self.last_write = last, stream.last_event
         try:
             if not self._sink.push(newest):
                 self._is_full = True

@@ -49,8 +49,8 @@ class Ending(Protocol):
 
 
 class Wire(Protocol):
-    total_chunks: int
-
+    @property
+    def total_chunks(self) -> int: ...
     @property
     def total_tokens(self) -> int: ...
 

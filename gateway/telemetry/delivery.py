@@ -40,8 +40,8 @@ class Origin(Protocol):
 
 
 class Wire(Protocol):
-    total_chunks: int
-
+    @property
+    def total_chunks(self) -> int: ...
     @property
     def total_tokens(self) -> int: ...
 

@@ -28,8 +28,8 @@ class Ending(Protocol):
 
 
 class Wire(Protocol):
-    total_chunks: int
-
+    @property
+    def total_chunks(self) -> int: ...
     @property
     def total_tokens(self) -> int: ...
 

@@ -71,8 +71,8 @@ class Usage(Protocol):
 
 
 class Wire(Protocol):
-    total_chunks: int
-
+    @property
+    def total_chunks(self) -> int: ...
     @property
     def usage(self) -> Usage: ...
 

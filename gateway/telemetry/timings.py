@@ -17,7 +17,8 @@ _MAX_VALUES = 2000
 
 
 class Wire(Protocol):
-    total_chunks: int
+    @property
+    def total_chunks(self) -> int: ...
 
 
 class Stream(Protocol):

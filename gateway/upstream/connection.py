@@ -26,6 +26,9 @@ _NO_BUFFER = deque[bytes](maxlen=0)
 class UpstreamConnection(ResponseHandler):
     """aiohttp's protocol for answers; works as it does while `on_data` is None."""
 
+    #: aiohttp's class has a dictionary; each event looks at these.
+    __slots__ = ("exchanges", "has_answered", "is_between_chunks", "on_chunk", "on_data", "pieces")
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         #: Called when the body of the answer may have got bytes, an end or an error.

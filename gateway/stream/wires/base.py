@@ -6,7 +6,7 @@ heartbeat and an ending are written. It does no I/O and keeps no clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,7 +30,7 @@ class Wire(Protocol):
     """One stream's; `typed`, `provider` and `stored` hold the kinds of it."""
 
     ending: Ending | None  #: set once the backend's terminal event or its error was seen
-    total_chunks: int
+    is_verbatim: bool  #: whether a block becomes an event as it is
     opening: bytes  #: the backend's first block, kept when the log drops it; empty if not needed
 
     @property
@@ -38,6 +38,8 @@ class Wire(Protocol):
         """How many events, the first token's with them, no update mode holds back."""
         ...
 
+    @property
+    def total_chunks(self) -> int: ...
     @property
     def total_tokens(self) -> int: ...
     @property
@@ -53,9 +55,18 @@ class Wire(Protocol):
         """The events that `blocks` become, up to the ending, which may be set afterwards."""
         ...
 
+    @property
+    def usual_text(self) -> Callable[[bytes], bytes | None]:
+        """Gives the text of a block that is like others before but for its text; None for any
+        other. A shortcut, together with `spell`: `feed` would give the same event."""
+        ...
+
+    def spell(self, text: bytes) -> bytes:
+        """The event of a usual block with this text; not for where `is_verbatim`."""
+        ...
+
     def usual(self, chunk: bytes) -> Sequence[bytes] | None:
-        """The events that whole blocks become which are like others before but for their text; None
-        for any other. A shortcut: `feed` would give the same."""
+        """The events of several such blocks; None if there is one of another kind."""
         ...
 
     def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:

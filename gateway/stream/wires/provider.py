@@ -25,20 +25,27 @@ _LAST_BLOCKS = 3
 class ProviderWire:
     """The bytes of a provider's stream as they are, with nothing between but a comment line."""
 
+    is_verbatim = True
+
     def __init__(self, dialect: Dialect, *, trace_id: str) -> None:
         self._dialect = dialect
         watcher = dialect.watcher()
         self._passes, self._see = watcher.passes, watcher.see
         self._usual = UsualEvent(dialect.translator().text_of)
+        self.usual_text = self._usual.text_of
         self._trace_id = trace_id
         self._verdict: Verdict | None = None
         self.ending: Ending | None = None
-        self.total_chunks = 0
+        self._read = 0  # blocks that weren't usual
         self.opening = b""
 
     @property
     def lead_events(self) -> int:
         return self._dialect.lead_events
+
+    @property
+    def total_chunks(self) -> int:
+        return self._read + self._usual.count
 
     @property
     def total_tokens(self) -> int:
@@ -52,12 +59,12 @@ class ProviderWire:
         return None
 
     def feed(self, blocks: list[bytes]) -> Sequence[bytes]:
-        if not self.total_chunks:
+        if not self._read:
             self.opening = blocks[0]
-        if len(blocks) == 1 and (usual := self.usual(blocks[0])) is not None:
-            return usual
+        if len(blocks) == 1 and self.usual_text(blocks[0]) is not None:
+            return blocks
         if self._passes(blocks[0] if len(blocks) == 1 else b"".join(blocks)):
-            self.total_chunks += len(blocks)
+            self._read += len(blocks)
             self._usual.learn(blocks[-1])
             return blocks
         # Where a whole answer comes at once, only its end is of interest.
@@ -69,15 +76,15 @@ class ProviderWire:
                 self._verdict, self.ending = verdict, _ENDINGS[verdict]
                 blocks = blocks[:count]
                 break
-        self.total_chunks += len(blocks)
+        self._read += len(blocks)
         return blocks
+
+    def spell(self, text: bytes) -> bytes:
+        raise RuntimeError("a block is an event as it is")
 
     def usual(self, chunk: bytes) -> Sequence[bytes] | None:
         if (texts := self._usual.texts_of(chunk)) is None:
             return None
-        self.total_chunks += len(texts)
-        if len(texts) == 1:
-            return (chunk,)
         head, tail = self._usual.head, self._usual.tail
         return [head + text + tail for text in texts]
 

@@ -22,6 +22,7 @@ class StoredWire:
     """The wire of a stream that has ended: it writes nothing more but the end of a crash."""
 
     opening = b""
+    is_verbatim = False
 
     def __init__(self, record: StreamRecord, dialect: Dialect | None) -> None:
         self._record = record
@@ -43,6 +44,12 @@ class StoredWire:
         return None
 
     def feed(self, blocks: list[bytes]) -> list[bytes]:
+        raise RuntimeError("the stream has ended")
+
+    def usual_text(self, block: bytes) -> bytes | None:
+        return None
+
+    def spell(self, text: bytes) -> bytes:
         raise RuntimeError("the stream has ended")
 
     def usual(self, chunk: bytes) -> Sequence[bytes] | None:

@@ -34,6 +34,7 @@ class TypedWire:
     """`start`, `content_chunk`, `heartbeat`, `complete`, `error`, each with the trace id."""
 
     opening = b""
+    is_verbatim = False
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class TypedWire:
         self._on_thread = on_thread
         self._translator = dialect.translator()
         self._usual = UsualEvent(self._translator.text_of)
+        self.usual_text = self._usual.text_of
         self._stream_id = stream_id
         self._trace_id = trace_id
         self._text_parts = _chunk_parts(trace_id)
@@ -89,8 +91,8 @@ class TypedWire:
     def feed(self, blocks: list[bytes]) -> list[bytes]:
         events: list[bytes] = []
         for block in blocks:
-            if (usual := self.usual(block)) is not None:
-                events += usual
+            if (raw := self.usual_text(block)) is not None:
+                events.append(self.spell(raw))
                 continue
             if (text := self._translator.text_of(block)) is not None:
                 events.append(self._chunk(text, self._text_parts))
@@ -106,6 +108,14 @@ class TypedWire:
                     return events
         return events
 
+    def spell(self, text: bytes) -> bytes:
+        head, tail = self._text_parts
+        event = b'%b"%b","index":%d%b' % (head, text, self.total_chunks, tail)
+        self.total_chunks += 1
+        self._text.append(text)
+        self._text_bytes += len(text)
+        return event
+
     def usual(self, chunk: bytes) -> Sequence[bytes] | None:
         if (texts := self._usual.texts_of(chunk)) is None:
             return None
@@ -113,9 +123,6 @@ class TypedWire:
         first = self.total_chunks
         self.total_chunks += len(texts)
         self._text += texts
-        if len(texts) == 1:  # as nearly always where tokens trickle
-            self._text_bytes += len(texts[0])
-            return (b'%b"%b","index":%d%b' % (head, texts[0], first, tail),)
         self._text_bytes += sum(map(len, texts))
         return [
             b'%b"%b","index":%d%b' % (head, text, index, tail)

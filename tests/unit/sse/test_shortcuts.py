@@ -152,10 +152,9 @@ def test_event_of_the_usual_shape_says_what_the_plain_way_reads(
 ) -> None:
     first, second = blocks
     dialect = _DIALECTS[name]
-    texts = _usual_of(name, first).texts_of(second)
-    if texts is None:
+    text = _usual_of(name, first).text_of(second)
+    if text is None:
         return
-    (text,) = texts
     assert dialect.translator().feed(second) == [Text(text.decode())]
     assert orjson.dumps(text.decode()) == b'"%b"' % text
     watcher, fresh = dialect.watcher(), dialect.watcher()
@@ -189,7 +188,7 @@ def test_events_of_the_usual_shape_that_come_together_say_what_each_says(
         return
     apart = [usual.head + text + usual.tail for text in texts]
     assert b"".join(apart) == chunk
-    assert [usual.texts_of(block) for block in apart] == [(text,) for text in texts]
+    assert [usual.text_of(block) for block in apart] == texts
     decoder = SseDecoder(10**6)
     decoder.feed(first)
     assert not decoder.is_between_blocks or decoder.feed(chunk) == apart
@@ -203,7 +202,7 @@ def test_second_usual_event_has_the_shape_of_the_first(name: str) -> None:
     assert text is not None
     other = first.replace(json.dumps(text, ensure_ascii=False).encode(), '"Łódź"'.encode())
     assert other != first
-    assert _usual_of(name, first).texts_of(other) == ("Łódź".encode(),)
+    assert _usual_of(name, first).text_of(other) == "Łódź".encode()
 
 
 def test_events_that_are_all_different_are_left_alone() -> None:
@@ -216,7 +215,7 @@ def test_events_that_are_all_different_are_left_alone() -> None:
     usual = UsualEvent(text_of)
     for number in range(1000):
         block = _USUAL.replace(b'"id":"c"', b'"id":"%d"' % number)
-        assert usual.texts_of(block) is None
+        assert usual.text_of(block) is None
         usual.learn(block)
     assert len(read) <= 2 * 10  # to learn a shape and to try it, after 1, 2, 4 ... misses
 
@@ -225,9 +224,9 @@ def test_shape_that_has_proved_useful_is_learnt_anew_at_once() -> None:
     usual = UsualEvent(DIALECTS["openai"].translator().text_of)
     for second in range(20):
         block = _USUAL.replace(b'"id":"c"', b'"id":"%d"' % second)
-        assert usual.texts_of(block) is None
+        assert usual.text_of(block) is None
         usual.learn(block)
-        assert [usual.texts_of(block) for _ in range(10)] == [(b"word",)] * 10
+        assert [usual.text_of(block) for _ in range(10)] == [b"word"] * 10
 
 
 _ENDS = (
