@@ -10,6 +10,28 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 
+async def wait_at_most(future: asyncio.Future[Any], timeout_s: float) -> bool:
+    """Waits until the future is done, at most so long; whether it is. It isn't cancelled with who
+    waits. `asyncio.wait`, at a third of its cost."""
+    if future.done():
+        return True
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+
+    def wake(_: object = None) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    timer = loop.call_later(timeout_s, wake)
+    future.add_done_callback(wake)
+    try:
+        await waiter
+    finally:
+        timer.cancel()
+        future.remove_done_callback(wake)
+    return future.done()
+
+
 class TaskOwner:
     """Holds the tasks of one component, so that none is lost to the garbage collector.
 

@@ -47,10 +47,17 @@ class Database(Protocol):
         """Executes a compiled statement for each row; how many that changed, -1 if it can't say."""
         ...
 
-    async def run(self, work: Callable[[sa.Connection], _T], *, writes: bool = False) -> _T:
+    async def run(
+        self,
+        work: Callable[[sa.Connection], _T],
+        *,
+        writes: bool = False,
+        is_patient: bool = False,
+    ) -> _T:
         """Does `work` in a transaction, away from the event loop; what it returns.
 
-        Who only reads isn't kept waiting by who writes. On cancellation the transaction is either
+        Who only reads isn't kept waiting by who writes. Work that `is_patient` lets the event loop
+        go first, where both share a processor. On cancellation the transaction is either
         rolled back or carried to its end, and never left open.
         """
         ...

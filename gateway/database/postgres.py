@@ -61,7 +61,13 @@ class Postgres:
         parameters = rows[0] if len(rows) == 1 else list(rows)
         return connection.exec_driver_sql(text, parameters).rowcount
 
-    async def run(self, work: Callable[[sa.Connection], _T], *, writes: bool = False) -> _T:
+    async def run(
+        self,
+        work: Callable[[sa.Connection], _T],
+        *,
+        writes: bool = False,
+        is_patient: bool = False,
+    ) -> _T:
         try:
             return await self._transact(work)
         except DBAPIError as error:

@@ -75,8 +75,15 @@ class Sqlite:
         # SQLAlchemy's own way there takes several times what SQLite needs for a small batch.
         return _driver(connection).executemany(text, rows).rowcount
 
-    async def run(self, work: Callable[[sa.Connection], _T], *, writes: bool = False) -> _T:
-        return await (self._writer if writes else self._reader).run(work)
+    async def run(
+        self,
+        work: Callable[[sa.Connection], _T],
+        *,
+        writes: bool = False,
+        is_patient: bool = False,
+    ) -> _T:
+        lane = self._writer if writes else self._reader
+        return await lane.run(work, is_patient=is_patient)
 
     async def prepare(self) -> None:
         await self._writer.worker.run(self._prepare)
@@ -177,15 +184,15 @@ class _Lane:
     """A thread and its connection, which both last from the first transaction until `close`."""
 
     def __init__(self, engine: sa.Engine, name: str, begin: str, guard: FileGuard) -> None:
-        self.worker = Worker(name, gives_way=True)
+        self.worker = Worker(name)
         self._engine = engine
         self._begin = begin
         self._guard = guard
         self._entry = guard if "IMMEDIATE" in begin else nullcontext()
         self._connection: sa.Connection | None = None
 
-    async def run(self, work: Callable[[sa.Connection], _T]) -> _T:
-        return await self.worker.run(partial(self.transact, work))
+    async def run(self, work: Callable[[sa.Connection], _T], *, is_patient: bool = False) -> _T:
+        return await self.worker.run(partial(self.transact, work), is_patient=is_patient)
 
     def transact(self, work: Callable[[sa.Connection], _T]) -> _T:
         """In the lane's thread only.

@@ -22,6 +22,7 @@ _T = TypeVar("_T")
 class _Job:
     work: Callable[[], Any]
     future: asyncio.Future[Any]
+    is_patient: bool
 
     def do(self) -> None:
         if self.future.cancelled():
@@ -43,28 +44,25 @@ class _Job:
 
 
 class Worker:
-    """One thread, from the first work on until `close`.
+    """One thread, called `name`, from the first work on until `close`."""
 
-    Args:
-        name: What the thread is called.
-        gives_way: It has time: where it shares a processor with the event loop, that goes first.
-    """
-
-    def __init__(self, name: str, *, gives_way: bool = False) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._gives_way = gives_way
         self._jobs: SimpleQueue[_Job | None] | None = None
         self._thread: threading.Thread | None = None
 
-    async def run(self, work: Callable[[], _T]) -> _T:
+    async def run(self, work: Callable[[], _T], *, is_patient: bool = False) -> _T:
         """What `work` returns or raises.
 
-        Work whose caller is cancelled isn't begun; what has begun is carried to its end.
+        Work whose caller is cancelled isn't begun; what has begun is carried to its end. Where the
+        thread shares a processor with the event loop, that goes before work that `is_patient`.
         """
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
         if self._jobs is None:
             self._jobs = self._start()
-        self._jobs.put(_Job(work, future))
+        if is_patient and self._thread is not None and self._thread.native_id:
+            _give_way(self._thread.native_id)
+        self._jobs.put(_Job(work, future, is_patient))
         return await future
 
     async def close(self) -> None:
@@ -78,25 +76,28 @@ class Worker:
     def _start(self) -> SimpleQueue[_Job | None]:
         jobs = SimpleQueue[_Job | None]()
         # A daemon, so that a process that ends without `close` needn't wait for it.
-        self._thread = threading.Thread(
-            target=_work, args=(jobs, self._gives_way), name=self._name, daemon=True
-        )
+        self._thread = threading.Thread(target=_work, args=(jobs,), name=self._name, daemon=True)
         self._thread.start()
         return jobs
 
 
-def _work(jobs: SimpleQueue[_Job | None], gives_way: bool) -> None:
-    if gives_way:
-        _give_way()
+def _work(jobs: SimpleQueue[_Job | None]) -> None:
     while (job := jobs.get()) is not None:
         job.do()
+        if job.is_patient:
+            _set_policy(0, "SCHED_OTHER")
         del job  # and what it holds, while this waits for the next
 
 
-def _give_way() -> None:
+def _give_way(thread: int) -> None:
     """Tells the kernel not to interrupt another thread when this one wakes (Linux, `sched(7)`,
     SCHED_BATCH), which else doubles the latency that one event in a hundred has (docs/load.md).
     It gets as much of the processor as before."""
-    if hasattr(os, "SCHED_BATCH"):
+    _set_policy(thread, "SCHED_BATCH")
+
+
+def _set_policy(thread: int, policy: str) -> None:
+    number = getattr(os, policy, None)
+    if number is not None:
         with suppress(OSError):  # a container may forbid it
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            os.sched_setscheduler(thread, number, os.sched_param(0))

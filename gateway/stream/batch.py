@@ -52,6 +52,11 @@ class Batch:
         for story in _stories(changes):
             self._add(story, rows)
 
+    @property
+    def is_patient(self) -> bool:
+        """Whether no client waits for it, as for the record of a new stream."""
+        return not self._begun
+
     def write(self, connection: sa.Connection, statements: Statements) -> frozenset[StreamId]:
         """The streams whose end lost to another one, or that are gone."""
         begun = statements.begin.execute(connection, self._begun)

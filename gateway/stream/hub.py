@@ -68,6 +68,7 @@ class _Running:
     producer: Producer
     task: asyncio.Task[None]
     lease: Lease
+    is_told: bool = False
 
 
 class Hub:
@@ -151,12 +152,13 @@ class Hub:
         stream.attach()
         producer = Producer(stream, plan.ask, plan.dialect, self._limits.bounds)
         task = self._tasks.spawn(producer.run(), name=f"producer {stream_id}")
-        self._running[stream_id] = _Running(stream, producer, task, lease)
+        running = self._running[stream_id] = _Running(stream, producer, task, lease)
         self._became_idle.clear()
         if plan.claim is not None:
             self._claims[plan.claim] = stream_id
         self._keep(stream)
-        self._observer.stream_started(stream)
+        # The producer goes first: what is told of the stream costs as much as asking the backend.
+        asyncio.get_running_loop().call_soon(self._tell_started, running)
         return stream
 
     def _keep(self, stream: LiveStream) -> None:
@@ -361,8 +363,16 @@ class Hub:
             reader.tick(now, interval_s)
             stream.quiet_until = min(stream.quiet_until, reader.due(interval_s))
 
+    def _tell_started(self, running: _Running) -> None:
+        """Once."""
+        if not running.is_told:
+            running.is_told = True
+            self._observer.stream_started(running.stream)
+
     def _ended(self, stream: LiveStream) -> None:
-        self._running.pop(stream.id).lease.release()
+        running = self._running.pop(stream.id)
+        running.lease.release()
+        self._tell_started(running)
         if not self._running:
             self._became_idle.set()
         self._shelf.put(stream)

@@ -72,7 +72,9 @@ class SqlStore:
 
     async def write(self, batch: Sequence[Change]) -> frozenset[StreamId]:
         made = Batch(batch, self._rows)
-        return await self._run(partial(made.write, statements=self._statements), writes=True)
+        write = partial(made.write, statements=self._statements)
+        async with translated():
+            return await self._database.run(write, writes=True, is_patient=made.is_patient)
 
     async def load(self, stream_id: StreamId) -> StreamRecord | None:
         found = await self._find(sessions.c.id == clean(stream_id), limit=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from gateway.settings import Settings
 from gateway.stream.answer import Answer, Opening
 from gateway.stream.live import LiveStream
 from gateway.stream.plan import Plan
+from gateway.tasks import wait_at_most
 from gateway.upstream.headers import Headers, returned_with_stream
 from gateway.web.audited import hand_over, hold_for, recorded, released, stop_unrecorded
 from gateway.web.compression import choose_encoder
@@ -100,9 +100,9 @@ async def serve_from_start(
             if not stream.is_typed:  # there it is an error, counted as such
                 note_declined(request)
             return await declined(request, opening.declined)
-        if stream.kept is not None and not stream.kept.done():
+        if stream.kept is not None:
             # What a client has heard of can be read after a crash.
-            await asyncio.wait({stream.kept}, timeout=_STORE_WAIT_S)
+            await wait_at_most(stream.kept, _STORE_WAIT_S)
         passed = Headers() if stream.is_typed else returned_with_stream(opening.headers)
         passed.update(marks or {})
         return await relay_stream(request, stream, manner, passed=passed)
@@ -115,8 +115,8 @@ async def serve_from_start(
 
 async def await_opening(stream: LiveStream, delay_s: float) -> Opening:
     """The opening, or an empty one when the delay is over: then the stream is committed."""
-    if delay_s and not stream.opened.done():
-        await asyncio.wait({stream.opened}, timeout=delay_s)
+    if delay_s:
+        await wait_at_most(stream.opened, delay_s)
     if stream.opened.done():
         opening = stream.opened.result()
         if opening.error is None and opening.declined is None:

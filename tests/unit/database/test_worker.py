@@ -112,9 +112,11 @@ def test_loop_that_is_closed_meanwhile_leaves_the_thread_alive() -> None:
     assert asyncio.run(again()) == 3
 
 
-async def test_thread_that_has_time_gives_way_and_no_other_does(worker: Worker) -> None:
-    patient = Worker("patient", gives_way=True)
-    assert await patient.run(lambda: os.sched_getscheduler(0)) == os.SCHED_BATCH
-    assert await worker.run(lambda: os.sched_getscheduler(0)) == os.SCHED_OTHER
-    assert os.sched_getscheduler(0) == os.SCHED_OTHER
-    await patient.close()
+async def test_thread_gives_way_for_patient_work_alone(worker: Worker) -> None:
+    def policy() -> int:
+        return os.sched_getscheduler(0)
+
+    assert await worker.run(policy, is_patient=True) == os.SCHED_BATCH
+    assert await worker.run(policy) == os.SCHED_OTHER
+    assert await worker.run(policy, is_patient=True) == os.SCHED_BATCH
+    assert policy() == os.SCHED_OTHER
