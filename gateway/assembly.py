@@ -73,7 +73,11 @@ def make_services(settings: Settings, upstream_url: str) -> Services:
     store = TimedStore(_make_store(settings), metrics.note_store)
     backoff = _make_backoff(settings)
     keeper = Keeper(store, backoff=backoff, watch=faults)
-    upstream = UpstreamClient(upstream_url, connect_s=settings.upstream_connect_seconds)
+    upstream = UpstreamClient(
+        upstream_url,
+        connect_s=settings.upstream_connect_seconds,
+        spares=settings.upstream_preconnect,
+    )
     breaker = Breaker(
         settings.breaker_failure_threshold, settings.breaker_reset_seconds, watch=faults
     )

@@ -85,6 +85,13 @@ class Settings(BaseSettings):
     upstream_connect_seconds: NonNegativeFloat = Field(
         5, description="Clock: connecting to the backend."
     )
+    upstream_preconnect: int = Field(
+        1,
+        ge=0,
+        le=100,
+        description="Connections that are opened ahead while questions come, so that the next one "
+        "waits for no handshake; 0 opens none.",
+    )
     upstream_first_token_seconds: NonNegativeFloat = Field(
         30, description="Clock: from the request to the backend's first event."
     )

@@ -64,13 +64,17 @@ class ScriptedBackend:
 
     `exchanges` has every request in the order of their arrival. An error in a script fails the test
     when the context is left. `sndbuf` makes the kernel's buffer small, for tests of back-pressure.
+
+    `accepted` counts all connections, `connections` those on which something was asked; `spares`
+    are the sockets of the others, which the gateway has opened ahead.
     """
 
     def __init__(self, script: Script, *, sndbuf: int | None = None, port: int = 0) -> None:
         self.script = script
         self.exchanges: list[Exchange] = []
-        self.connections = 0
-        self._open: set[asyncio.Task[None]] = set()
+        self.accepted = 0
+        self._gone = 0  # connections on which something was asked
+        self._serving: dict[asyncio.Task[None], Connection] = {}
         self._changed = asyncio.Condition()
         self._errors: list[BaseException] = []
         self._listener = socket.socket()
@@ -87,16 +91,24 @@ class ScriptedBackend:
 
     @property
     def open_connections(self) -> int:
-        return len(self._open)
+        return sum(connection.has_begun for connection in self._serving.values())
+
+    @property
+    def connections(self) -> int:
+        return self._gone + self.open_connections
+
+    @property
+    def spares(self) -> list[socket.socket]:
+        return [one.sock for one in self._serving.values() if not one.has_begun]
 
     async def wait_until_idle(self, seconds: float = 5) -> None:
-        """Returns once no connection is open.
+        """Returns once no connection is open on which something was asked.
 
         Raises:
             TimeoutError: one still is.
         """
         async with asyncio.timeout(seconds), self._changed:
-            await self._changed.wait_for(lambda: not self._open)
+            await self._changed.wait_for(lambda: not self.open_connections)
 
     async def wait_for_exchanges(self, count: int = 1, seconds: float = 5) -> Exchange:
         """The latest exchange, once there are `count`.
@@ -121,7 +133,7 @@ class ScriptedBackend:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        tasks = [self._accepting, *self._open]
+        tasks = [self._accepting, *self._serving]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -134,9 +146,10 @@ class ScriptedBackend:
         while True:
             sock, _ = await loop.sock_accept(self._listener)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.connections += 1
-            task = asyncio.create_task(self._serve(Connection(sock)), name="scripted connection")
-            self._open.add(task)
+            self.accepted += 1
+            connection = Connection(sock)
+            task = asyncio.create_task(self._serve(connection), name="scripted connection")
+            self._serving[task] = connection
 
     async def _serve(self, connection: Connection) -> None:
         receiving = asyncio.create_task(connection.receive(), name="scripted connection's reader")
@@ -153,7 +166,8 @@ class ScriptedBackend:
             receiving.cancel()
             await asyncio.gather(receiving, return_exceptions=True)
             connection.sock.close()
-            self._open.discard(asyncio.current_task())
+            self._gone += connection.has_begun
+            self._serving = {t: c for t, c in self._serving.items() if c is not connection}
             await self._notify()
 
     async def _notify(self) -> None:

@@ -96,6 +96,7 @@ class Connection:
     sock: socket.socket
     client_left: asyncio.Event = field(default_factory=asyncio.Event)
     bytes_accepted: int = 0
+    has_begun: bool = False  #: whether the client has said anything on it
     has_ended: bool = False
     _received: bytearray = field(default_factory=bytearray)
     _stirred: asyncio.Event = field(default_factory=asyncio.Event)
@@ -105,6 +106,7 @@ class Connection:
         loop = asyncio.get_running_loop()
         with suppress(OSError):
             while data := await loop.sock_recv(self.sock, 1 << 16):
+                self.has_begun = True
                 self._received += data
                 self._stirred.set()
         self.client_left.set()

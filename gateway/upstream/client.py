@@ -7,6 +7,7 @@ from the settings. Every failure leaves here as an `UpstreamError`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -68,11 +69,13 @@ class UpstreamClient:
     Args:
         base_url: Without a trailing slash; a trailing `/v1` is dropped, since paths carry it.
         connect_s: Clock for connecting; 0 is none.
+        spares: How many connections are opened ahead, while questions come.
     """
 
-    def __init__(self, base_url: str, *, connect_s: float) -> None:
+    def __init__(self, base_url: str, *, connect_s: float, spares: int = 0) -> None:
         self.base_url = base_url.removesuffix("/v1")
         self._connect_s = connect_s or None
+        self._spares = spares
         self._session: aiohttp.ClientSession | None = None
         self._asker: Asker | None = None
 
@@ -90,25 +93,32 @@ class UpstreamClient:
             read_bufsize=READ_BYTES,
             skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
         )
-        self._asker = Asker(self.base_url, self._session, connector, self._connect_s)
+        self._asker = Asker(
+            self.base_url,
+            self._session,
+            connector,
+            connect_s=self._connect_s,
+            spares=self._spares,
+        )
 
     async def close(self) -> None:
+        if self._asker is not None:
+            await self._asker.close()
         if self._session is not None:
             await self._session.close()
 
     async def ask(self, request: UpstreamRequest) -> Exchange:
         """Sends a request and waits for the head of the answer; cancelled, closes the connection.
 
-        It is sent once more if a pooled connection turned out to be closed and nothing had come
-        back on it.
+        It is sent again if a pooled connection turned out to be closed and nothing had come back on
+        it, as long as there are such.
 
         Raises:
             UpstreamError: `upstream_unavailable` or `upstream_timeout`.
         """
-        try:
-            return await self._send(request)
-        except StaleConnectionError:
-            return await self._send(request)
+        while True:
+            with suppress(StaleConnectionError):  # it has left the pool, which has an end
+                return await self._send(request)
 
     async def upload(self, request: UpstreamRequest, body: AsyncIterable[bytes]) -> SessionAnswer:
         """Sends a request with a body that comes piece by piece; never twice.

@@ -27,7 +27,15 @@ class UpstreamConnection(ResponseHandler):
     """aiohttp's protocol for answers; works as it does while `on_data` is None."""
 
     #: aiohttp's class has a dictionary; each event looks at these.
-    __slots__ = ("exchanges", "has_answered", "is_between_chunks", "on_chunk", "on_data", "pieces")
+    __slots__ = (
+        "exchanges",
+        "has_answered",
+        "has_waited",
+        "is_between_chunks",
+        "on_chunk",
+        "on_data",
+        "pieces",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
@@ -40,6 +48,7 @@ class UpstreamConnection(ResponseHandler):
         self.on_chunk: Callable[[bytes], None] | None = None
         self.is_between_chunks = False  #: whether the parser has read a whole chunk and no more
         self.exchanges = 0  #: requests sent on it so far
+        self.has_waited = False  #: whether it was opened before there was a request for it
         self.has_answered = False  #: whether anything came since the last request
 
     def begin(self, *, skips_body: bool) -> None:

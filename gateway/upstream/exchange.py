@@ -26,6 +26,7 @@ from gateway.upstream.connection import (
     make_followed,
 )
 from gateway.upstream.headers import Headers
+from gateway.upstream.spares import Spares
 
 #: How long the end of a body is waited for whose content is complete, to reuse the connection.
 LINGER_S = 0.25
@@ -171,6 +172,7 @@ class Asker:
     Args:
         base_url: Without a trailing slash; its path comes in front of each target.
         connect_s: Clock for connecting; None is none.
+        spares: How many connections are opened ahead, while requests come.
     """
 
     def __init__(
@@ -178,13 +180,16 @@ class Asker:
         base_url: str,
         session: aiohttp.ClientSession,
         connector: aiohttp.TCPConnector,
+        *,
         connect_s: float | None,
+        spares: int,
     ) -> None:
         url = URL(base_url)
         self._loop = asyncio.get_running_loop()
         self._connector = connector
         self._route = aiohttp.ClientRequest("POST", url, loop=self._loop, session=session)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
+        self._spares = Spares(self._connect, spares)
         self._path = url.raw_path.rstrip("/")
         own = self._route.headers
         names = (hdrs.HOST, hdrs.AUTHORIZATION)  # the latter of an address with a password
@@ -198,13 +203,17 @@ class Asker:
             aiohttp.ClientError, OSError: there is no connection, or it broke off.
             HttpProcessingError: the answer isn't valid HTTP.
         """
-        connection = await self._connector.connect(self._route, [], self._timeout)
+        connection = await self._connect()
         protocol = connection.protocol
         if not isinstance(protocol, UpstreamConnection):
             raise TypeError("the pool isn't made by `make_connector`")
-        is_reused = protocol.exchanges > 0
+        is_reused = protocol.exchanges > 0 or protocol.has_waited
+        if is_reused and protocol.should_close:
+            connection.close()  # what came on it, 408 perhaps, isn't the answer to this
+            raise StaleConnectionError
+        is_first = not protocol.exchanges
         try:
-            return await self._send(connection, protocol, (method, target, headers, body))
+            answer = await self._send(connection, protocol, (method, target, headers, body))
         except (aiohttp.ClientError, OSError) as error:
             connection.close()
             if is_reused and not protocol.has_answered:
@@ -213,6 +222,16 @@ class Asker:
         except BaseException:
             connection.close()
             raise
+        if is_first:
+            self._spares.refill()
+        return answer
+
+    async def close(self) -> None:
+        """Opens nothing ahead any more."""
+        await self._spares.close()
+
+    async def _connect(self) -> Connection:
+        return await self._connector.connect(self._route, [], self._timeout)
 
     async def _send(
         self,

@@ -180,6 +180,7 @@ async def until(is_so: Callable[[], bool], seconds: float = 5) -> None:
 async def scene(seed: int = 0, **settings: object) -> AsyncIterator[Scene]:
     answering = Answering(seed)
     soon = {"detach_grace_seconds": 0, "resume_ttl_seconds": 0.1, "heartbeat_interval": 0.5}
+    soon["upstream_preconnect"] = 0  # connections and files are counted
     async with (
         ScriptedBackend(answering) as backend,
         running_gateway(backend.url, **{**soon, **settings}) as gateway,
