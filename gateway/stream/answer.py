@@ -63,12 +63,13 @@ class Answer(Body, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Opening:
     """How the backend took the request.
 
     Either a stream (`error` and `declined` are None), an error, or `declined`: an answer that is
-    not a stream, to be handed on as it is by whoever asked. That one must then close it.
+    not a stream, to be handed on as it is by whoever asked. That one must then close it. The
+    stream's `headers` are let go once they have been passed on.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict)

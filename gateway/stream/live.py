@@ -248,6 +248,12 @@ class LiveStream:
             if self.opened.done() and (declined := self.opened.result().declined):
                 declined.close()
 
+    def note_read(self) -> None:
+        """Somebody reads: what the response's head was made of isn't needed any more."""
+        self.was_read = True
+        if self.opened.done():
+            self.opened.result().headers = {}
+
     def drop_lapsed(self) -> None:
         """Disconnects the readers whose next event is no longer in the log."""
         for reader in self.readers:

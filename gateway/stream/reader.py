@@ -132,7 +132,7 @@ class Reader:
         """
         stream = self._stream
         stream.readers.add(self)
-        stream.was_read = True
+        stream.note_read()
         stream.look_again()
         stream.log.listen(self._more)
         try:

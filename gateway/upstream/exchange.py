@@ -15,7 +15,7 @@ import aiohttp
 from aiohttp import hdrs
 from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, RawResponseMessage, StreamWriter
-from multidict import CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from gateway.errors import UpstreamError
@@ -30,6 +30,8 @@ from gateway.upstream.spares import Spares
 
 #: How long the end of a body is waited for whose content is complete, to reuse the connection.
 LINGER_S = 0.25
+
+_NO_HEADERS = CIMultiDictProxy(CIMultiDict[str]())
 
 
 class Follower(Protocol):
@@ -87,6 +89,7 @@ class Exchange:
     def follow(self, follower: Follower) -> None:
         """Gives the body to `follower` from now on; nobody may `read` any more."""
         self._follower = follower
+        self.headers = _NO_HEADERS  # a KiB and a half; whoever needs them has them
         protocol, payload = self._protocol, self._payload
         while payload.exception() is None and (begun := payload.read_nowait()):
             protocol.pieces.append(begun)  # reading lets a paused parser go on, which adds more
