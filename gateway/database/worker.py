@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 class _Job:
     work: Callable[[], Any]
     future: asyncio.Future[Any]
-    is_patient: bool
+    gives_way: bool
 
     def do(self) -> None:
         if self.future.cancelled():
@@ -50,6 +50,7 @@ class Worker:
         self._name = name
         self._jobs: SimpleQueue[_Job | None] | None = None
         self._thread: threading.Thread | None = None
+        self._may_give_way = False
 
     async def run(self, work: Callable[[], _T], *, is_patient: bool = False) -> _T:
         """What `work` returns or raises.
@@ -60,9 +61,10 @@ class Worker:
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
         if self._jobs is None:
             self._jobs = self._start()
-        if is_patient and self._thread is not None and self._thread.native_id:
-            _give_way(self._thread.native_id)
-        self._jobs.put(_Job(work, future, is_patient))
+        gives_way = is_patient and self._may_give_way
+        if gives_way and self._thread is not None and self._thread.native_id is not None:
+            _set_policy(self._thread.native_id, "SCHED_BATCH")
+        self._jobs.put(_Job(work, future, gives_way))
         return await future
 
     async def close(self) -> None:
@@ -78,26 +80,26 @@ class Worker:
         # A daemon, so that a process that ends without `close` needn't wait for it.
         self._thread = threading.Thread(target=_work, args=(jobs,), name=self._name, daemon=True)
         self._thread.start()
+        self._may_give_way = _has_usual_policy()
         return jobs
 
 
 def _work(jobs: SimpleQueue[_Job | None]) -> None:
     while (job := jobs.get()) is not None:
         job.do()
-        if job.is_patient:
+        if job.gives_way:
             _set_policy(0, "SCHED_OTHER")
         del job  # and what it holds, while this waits for the next
 
 
-def _give_way(thread: int) -> None:
-    """Tells the kernel not to interrupt another thread when this one wakes (Linux, `sched(7)`,
-    SCHED_BATCH), which else doubles the latency that one event in a hundred has (docs/load.md).
-    It gets as much of the processor as before."""
-    _set_policy(thread, "SCHED_BATCH")
+def _has_usual_policy() -> bool:
+    """Whether nobody has chosen another one for this process."""
+    return hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def _set_policy(thread: int, policy: str) -> None:
-    number = getattr(os, policy, None)
-    if number is not None:
-        with suppress(OSError):  # a container may forbid it
-            os.sched_setscheduler(thread, number, os.sched_param(0))
+    """With SCHED_BATCH the kernel doesn't interrupt another thread when this one wakes (Linux,
+    `sched(7)`), which else doubles the latency that one event in a hundred has (docs/load.md). It
+    gets as much of the processor as before."""
+    with suppress(OSError):  # a container may forbid it
+        os.sched_setscheduler(thread, getattr(os, policy), os.sched_param(0))

@@ -21,6 +21,7 @@ from gateway.stream.model import Ending, error_ending
 
 logger = logging.getLogger(__name__)
 
+#: A read of so much holds many events.
 _MANY_BYTES = 4096
 
 
@@ -126,8 +127,12 @@ class Producer:
             if is_whole and (usual := wire.usual(part)) is not None:
                 stream.last_event = time.monotonic()
                 events += usual
-            else:
+                continue
+            try:
                 events += self._read(part)
+            except UpstreamError:
+                stream.log.extend(events)  # what came before the fault
+                raise
         return events
 
     def feed_end(self, error: UpstreamError | None) -> None:

@@ -14,6 +14,7 @@ from gateway.stream.live import LiveStream, Origin
 from gateway.stream.log import EventLog, LogBudget
 from gateway.stream.model import StreamId, new_stream_id
 from gateway.stream.plan import Plan
+from gateway.stream.wires.base import Wire
 from gateway.stream.wires.provider import ProviderWire
 
 DIALECT = DIALECTS["openai"]
@@ -161,15 +162,15 @@ class NoStore:
         return True
 
 
-def make_stream(*, max_bytes: int = 100_000) -> LiveStream:
-    """A provider's stream that no hub knows."""
+def make_stream(*, max_bytes: int = 100_000, wire: Wire | None = None) -> LiveStream:
+    """A stream that no hub knows, a provider's by default."""
     stream_id = new_stream_id()
     log = EventLog(stream_id, max_bytes=max_bytes, with_ids=False, budget=LogBudget(0))
     return LiveStream(
         stream_id,
         Origin("me", "t", "/v1/chat/completions"),
         log=log,
-        wire=ProviderWire(DIALECT, trace_id="t"),
+        wire=wire or ProviderWire(DIALECT, trace_id="t"),
         grace_s=0,
         max_duration_s=0,
         on_end=lambda _: None,

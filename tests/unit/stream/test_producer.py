@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import re
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gateway.errors import UpstreamError
 from gateway.stream.answer import Ask
 from gateway.stream.limits import Bounds
 from gateway.stream.live import LiveStream
+from gateway.stream.model import StreamId
 from gateway.stream.producer import Producer
+from gateway.stream.wires.base import Wire
+from gateway.stream.wires.provider import ProviderWire
+from gateway.stream.wires.typed import TypedWire
 from tests.unit.stream.parts import DIALECT, DONE, EVENT, ScriptedAnswer, make_stream, turn
 
 _BOUNDS = Bounds(event_max_bytes=1000, pauses=True)
@@ -70,6 +78,62 @@ async def test_event_that_is_too_large_is_an_error_also_where_its_shape_is_known
     stream = await _run(ScriptedAnswer([usual % (b"x" * size) for size in (1, 900, 1000)]))
     assert _reason(stream) == "event_too_large"
     assert stream.log.read(0, 10_000)[0].startswith(usual % b"x" + usual % (b"x" * 900))
+
+
+_USUAL = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n'
+_OTHERS = (
+    b": a comment\n\n",
+    b'data: {"choices":[{"index":0,"delta":{"content":"\\n"}}]}\n\n',
+    b'data: {"choices":[{"index":0,"delta":{},"finish_reason":null}]}\n\n',
+    b'data: {"choices":[],"usage":{"completion_tokens":3}}\r\n\r\n',
+)
+
+
+def _wires() -> list[Wire]:
+    typed = TypedWire(
+        DIALECT, stream_id=StreamId("s"), trace_id="t", conversation_id=None, max_duration_s=0
+    )
+    return [ProviderWire(DIALECT, trace_id="t"), typed]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    blocks=st.lists(
+        st.one_of(
+            st.builds(lambda n, text: _USUAL % text.encode() * n, st.integers(1, 90), st.text()),
+            st.sampled_from(_OTHERS),
+        ),
+        max_size=8,
+    ),
+    cuts=st.lists(st.integers(0, 60_000), max_size=4),
+)
+async def test_events_are_the_same_however_many_come_at_once(
+    blocks: list[bytes], cuts: list[int]
+) -> None:
+    answer = b"".join([_USUAL % b"a", *blocks, DONE])
+    edges = [0, *sorted(cut for cut in cuts if cut < len(answer)), len(answer)]
+    pieces = [answer[start:end] for start, end in itertools.pairwise(edges)]
+    single = [bytes([byte]) for byte in answer]
+    for together, apart in zip(_wires(), _wires(), strict=True):
+        streams = [make_stream(max_bytes=10**7, wire=wire) for wire in (together, apart)]
+        for stream, parts in zip(streams, (pieces, single), strict=True):
+            await _run(ScriptedAnswer(parts), stream)
+        first, second = ([_timeless(e) for e in stream.log.events()] for stream in streams)
+        assert first == second
+        assert together.total_chunks == apart.total_chunks
+        assert together.summary(first).text == apart.summary(second).text
+
+
+def _timeless(event: bytes) -> bytes:
+    return re.sub(rb'"duration":[0-9.e-]+', b"", event)
+
+
+async def test_events_before_one_that_is_too_large_are_kept_also_where_all_come_at_once() -> None:
+    piece = _USUAL % b"a" * 80 + b"data: " + b"x" * 2000
+    for cut in (0, 10, len(_USUAL)):
+        stream = await _run(ScriptedAnswer([piece[:cut], piece[cut:]] if cut else [piece]))
+        assert _reason(stream) == "event_too_large"
+        assert stream.log.events()[:80] == [_USUAL % b"a"] * 80
 
 
 async def test_answer_that_is_no_stream_is_handed_to_the_request() -> None:
