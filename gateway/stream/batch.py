@@ -13,30 +13,28 @@ import sqlalchemy as sa
 
 from gateway.stream.model import StreamId
 from gateway.stream.rows import Row, Rows
-from gateway.stream.store import Appended, Change, Created, Segment, StreamRecord
+from gateway.stream.store import Appended, Change, Created, Progress, Segment, StreamRecord
 from gateway.stream.tables import Statements, fetch, sessions, slices
 
 
 @dataclass(slots=True)
 class _Story:
-    """All that a batch says of one stream: `record` is the last one with its counts."""
+    """All that a batch says of one stream: how it began, how far it is now, and how it ended."""
 
-    record: StreamRecord
-    has_begun: bool = False
-    has_counts: bool = False
-    has_ended: bool = False
+    begun: StreamRecord | None = None
+    counts: StreamRecord | Progress | None = None
+    ended: StreamRecord | None = None
     segments: list[Segment] = field(default_factory=list)
 
     def hear(self, change: Change) -> None:
         if isinstance(change, Created):
-            self.has_begun = True
+            self.begun = change.record
             return
-        self.record = change.record
-        self.has_counts = True
+        self.counts = change.record
         if isinstance(change, Appended):
             self.segments.append(change.segment)
         else:
-            self.has_ended = True
+            self.ended = change.record
 
 
 class Batch:
@@ -68,15 +66,14 @@ class Batch:
         return self._lost(connection)  # or perhaps none: not every database counts
 
     def _add(self, story: _Story, rows: Rows) -> None:
-        record = story.record
-        values: dict[str, object] = rows.begun(record) if story.has_begun else {}
-        if story.has_counts:
-            values |= rows.counts(record)
-        if story.has_ended:
-            values |= rows.ending(record)
-            self._ends.append(record.id)
-        of_its_kind = self._ended if story.has_ended else self._progress
-        (self._begun if story.has_begun else of_its_kind).append(values)
+        values: dict[str, object] = {} if story.begun is None else rows.begun(story.begun)
+        if story.counts is not None:
+            values |= rows.counts(story.counts)
+        if story.ended is not None:
+            values |= rows.ending(story.ended)
+            self._ends.append(story.ended.id)
+        of_its_kind = self._progress if story.ended is None else self._ended
+        (of_its_kind if story.begun is None else self._begun).append(values)
         self._segments += map(rows.segment_row, story.segments)
 
     def _lost(self, connection: sa.Connection) -> frozenset[StreamId]:
@@ -94,6 +91,6 @@ def _stories(changes: Iterable[Change]) -> Iterable[_Story]:
     for change in changes:
         story = stories.get(change.record.id)
         if story is None:
-            story = stories[change.record.id] = _Story(change.record)
+            story = stories[change.record.id] = _Story()
         story.hear(change)
     return stories.values()

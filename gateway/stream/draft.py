@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.stream.model import StreamId
-from gateway.stream.store import Appended, Change, Created, Ended, Segment, StreamRecord
+from gateway.stream.store import (
+    Appended,
+    Change,
+    Created,
+    Ended,
+    Progress,
+    Segment,
+    StreamRecord,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +37,15 @@ class Source(Protocol):
     @property
     def id(self) -> StreamId: ...
 
+    @property
+    def is_active(self) -> bool: ...
+
     def record(self) -> StreamRecord:
         """How it is now."""
+        ...
+
+    def progress(self) -> Progress:
+        """How far it is: a part of its record."""
         ...
 
     def pending(self, after_seq: int) -> tuple[list[bytes], int, int]:
@@ -83,17 +98,20 @@ def take_drafts(waiting: list[Kept]) -> list[Draft]:
 
 
 def _draft(kept: Kept) -> Draft:
-    record = kept.source.record()
-    frames, first, last = kept.source.pending(kept.seq)
-    changes: list[Change] = [] if kept.is_created else [Created(record)]
+    source, has_ended = kept.source, not kept.source.is_active
+    frames, first, last = source.pending(kept.seq)
+    record = source.record() if has_ended or not kept.is_created else None
+    changes: list[Change] = []
+    if record is not None and not kept.is_created:
+        changes.append(Created(record))
     size = 0
     if frames:
-        segment = Segment.of(record.id, first, frames)
+        segment = Segment.of(source.id, first, frames)
         size = len(segment.data)
-        changes.append(Appended(record, segment))
+        changes.append(Appended(record or source.progress(), segment))
         if first > kept.seq + 1:
             missing = first - kept.seq - 1
-            logger.warning("store.gap", extra={"stream_id": record.id, "events": missing})
-    if not record.is_active:
+            logger.warning("store.gap", extra={"stream_id": source.id, "events": missing})
+    if record is not None and has_ended:
         changes.append(Ended(record))
-    return Draft(kept, changes, last, size, not record.is_active)
+    return Draft(kept, changes, last, size, has_ended)

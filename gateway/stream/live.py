@@ -16,7 +16,7 @@ from gateway.errors import UpstreamError
 from gateway.stream.answer import Opening
 from gateway.stream.log import EventLog
 from gateway.stream.model import Ending, Status, StreamId
-from gateway.stream.store import StreamRecord
+from gateway.stream.store import Progress, StreamRecord
 from gateway.stream.wires.base import Wire
 
 if TYPE_CHECKING:
@@ -310,6 +310,19 @@ class LiveStream:
             input_tokens=usage.input_tokens,
             estimated=usage.estimated,
             last_seq=self.log.last,
+        )
+
+    def progress(self) -> Progress:
+        """The part of the record that grows with every event."""
+        wire = self.wire
+        usage = wire.usage
+        return Progress(
+            self.id,
+            wire.total_chunks,
+            wire.total_tokens,
+            usage.input_tokens,
+            usage.estimated,
+            self.log.last,
         )
 
     def pending(self, after_seq: int) -> tuple[list[bytes], int, int]:

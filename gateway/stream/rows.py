@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from gateway.stream.cipher import Cipher
 from gateway.stream.compressor import Compressor
 from gateway.stream.model import ENDING_REASONS, Status, StreamId, error_ending
-from gateway.stream.store import Segment, StreamRecord
+from gateway.stream.store import Progress, Segment, StreamRecord
 
 Row = Mapping[str, object]
 COUNTS = ("total_chunks", "total_tokens", "input_tokens", "estimated", "last_seq")
@@ -51,7 +51,7 @@ class Rows:
             "last_seq": 0,
         }
 
-    def counts(self, record: StreamRecord) -> dict[str, object]:
+    def counts(self, record: StreamRecord | Progress) -> dict[str, object]:
         """How far it is."""
         return {
             "id": record.id,

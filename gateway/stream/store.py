@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.errors import SettingsError, Unavailable
 from gateway.stream.model import Status, StreamId
@@ -32,6 +32,18 @@ class StoreError(Unavailable):
 
 
 _LENGTH_BYTES = 4
+
+
+class Progress(NamedTuple):
+    """How far a stream is; see `StreamRecord`, of which this is a part, made in a tenth of the time
+    for what is written once a second."""
+
+    id: StreamId
+    total_chunks: int
+    total_tokens: int | None
+    input_tokens: int | None
+    estimated: bool
+    last_seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +144,7 @@ class Created:
 class Appended:
     """Events have followed; the record has the counts up to them."""
 
-    record: StreamRecord
+    record: StreamRecord | Progress
     segment: Segment
 
 

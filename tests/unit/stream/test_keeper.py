@@ -18,7 +18,7 @@ from gateway.stream.keeper import Keeper
 from gateway.stream.log import EventLog, LogBudget
 from gateway.stream.model import Status, StreamId, new_stream_id
 from gateway.stream.sql import SqlStore, make_store
-from gateway.stream.store import Ended, SessionStore, StreamRecord
+from gateway.stream.store import Ended, Progress, SessionStore, StreamRecord
 from tests.postgres import Postgres
 from tests.servers import free_port
 
@@ -42,6 +42,13 @@ class Stream:
     def end(self) -> None:
         self.status = Status.COMPLETED
         self.log.close()
+
+    @property
+    def is_active(self) -> bool:
+        return self.status is Status.ACTIVE
+
+    def progress(self) -> Progress:
+        return Progress(self.id, 0, None, None, False, self.log.last)
 
     def record(self) -> StreamRecord:
         has_ended = self.status is not Status.ACTIVE
