@@ -175,7 +175,7 @@ class Asker:
     Args:
         base_url: Without a trailing slash; its path comes in front of each target.
         connect_s: Clock for connecting; None is none.
-        spares: How many connections are opened ahead, while requests come.
+        spares: How many connections are opened ahead, while requests with a body come.
     """
 
     def __init__(
@@ -214,7 +214,7 @@ class Asker:
         if is_reused and protocol.should_close:
             connection.close()  # what came on it, 408 perhaps, isn't the answer to this
             raise StaleConnectionError
-        is_first = not protocol.exchanges
+        is_first = body is not None and not protocol.exchanges
         try:
             answer = await self._send(connection, protocol, (method, target, headers, body))
         except (aiohttp.ClientError, OSError) as error:

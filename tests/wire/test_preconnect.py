@@ -10,7 +10,7 @@ import pytest
 
 from tests.backend import CHAT_STREAM, Exchange, OnDemand, ScriptedBackend, streaming
 from tests.client import connected
-from tests.framing import response_head
+from tests.framing import json_response, response_head
 from tests.gateway import running_gateway
 from tests.wire.answers import ask, without_ids
 
@@ -62,6 +62,20 @@ async def test_connection_that_was_used_before_is_not_replaced() -> None:
             assert (await ask(gateway.port, _PATH, _ASK)).is_whole
             await _until(lambda: len(backend.spares) <= 1)
         assert backend.accepted <= 3
+
+
+async def test_look_whether_the_backend_is_there_opens_nothing_ahead() -> None:
+    async with (
+        ScriptedBackend(_answer_nothing) as backend,
+        running_gateway(backend.url) as gateway,
+    ):
+        await gateway.services.upstream.probe()
+        await asyncio.sleep(0.1)
+        assert (backend.spares, backend.accepted) == ([], backend.connections)
+
+
+async def _answer_nothing(exchange: Exchange) -> None:
+    await exchange.send(json_response(b""))
 
 
 async def test_none_is_opened_ahead_where_none_is_wanted() -> None:

@@ -113,10 +113,10 @@ async def test_events_are_the_same_however_many_come_at_once(
     answer = b"".join([_USUAL % b"a", *blocks, DONE])
     edges = [0, *sorted(cut for cut in cuts if cut < len(answer)), len(answer)]
     pieces = [answer[start:end] for start, end in itertools.pairwise(edges)]
-    single = [bytes([byte]) for byte in answer]
+    small = [answer[start : start + 53] for start in range(0, len(answer), 53)]
     for together, apart in zip(_wires(), _wires(), strict=True):
         streams = [make_stream(max_bytes=10**7, wire=wire) for wire in (together, apart)]
-        for stream, parts in zip(streams, (pieces, single), strict=True):
+        for stream, parts in zip(streams, (pieces, small), strict=True):
             await _run(ScriptedAnswer(parts), stream)
         first, second = ([_timeless(e) for e in stream.log.events()] for stream in streams)
         assert first == second
