@@ -94,12 +94,8 @@ def returned_with_stream(headers: Mapping[str, str]) -> Headers:
 
 
 def _end_to_end(headers: Mapping[str, str], dropped: frozenset[str]) -> Headers:
-    named = _named_by_connection(headers)
-    return CIMultiDict(
-        (name, value)
-        for name, value in headers.items()
-        if (lower := name.lower()) not in _HOP_BY_HOP and lower not in dropped | named
-    )
+    dropped |= _HOP_BY_HOP | _named_by_connection(headers)
+    return CIMultiDict([item for item in headers.items() if item[0].lower() not in dropped])
 
 
 def _named_by_connection(headers: Mapping[str, str]) -> frozenset[str]:

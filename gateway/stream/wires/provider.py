@@ -64,8 +64,9 @@ class ProviderWire:
         if len(blocks) == 1 and self.usual_text(blocks[0]) is not None:
             return blocks
         if self._passes(blocks[0] if len(blocks) == 1 else b"".join(blocks)):
+            if self._read:  # the first block is a beginning, or all of a short answer comes at once
+                self._usual.learn(blocks[-1])
             self._read += len(blocks)
-            self._usual.learn(blocks[-1])
             return blocks
         # Where a whole answer comes at once, only its end is of interest.
         quiet = max(0, len(blocks) - _LAST_BLOCKS)
