@@ -56,23 +56,26 @@ class TypedWire:
         self._refusal_parts = _chunk_parts(trace_id, is_refusal=True)
         self._conversation_id = conversation_id
         self._max_duration_s = max_duration_s
-        self._text: list[bytes] = []
-        self._text_bytes = 0
+        self._text: list[bytes] = []  # a piece for each chunk
+        self._counted = self._counted_bytes = 0  # of these pieces
         self._usage = Usage()
         self._sources: list[object] = []
         self._tool_calls: dict[int, dict[str, str]] = {}
         self._finish: Finish | None = None
         self.ending: Ending | None = None
-        self.total_chunks = 0
 
     @property
     def lead_events(self) -> int:
         return 2  # `start` and the first `content_chunk`
 
     @property
+    def total_chunks(self) -> int:
+        return len(self._text)
+
+    @property
     def total_tokens(self) -> int:
         counted = self._usage.output_tokens
-        return estimate_tokens(self._text_bytes) if counted is None else counted
+        return estimate_tokens(self._count_bytes()) if counted is None else counted
 
     @property
     def usage(self) -> Usage:
@@ -110,20 +113,16 @@ class TypedWire:
 
     def spell(self, text: bytes) -> bytes:
         head, tail = self._text_parts
-        event = b'%b"%b","index":%d%b' % (head, text, self.total_chunks, tail)
-        self.total_chunks += 1
+        event = b'%b"%b","index":%d%b' % (head, text, len(self._text), tail)
         self._text.append(text)
-        self._text_bytes += len(text)
         return event
 
     def usual(self, chunk: bytes) -> Sequence[bytes] | None:
         if (texts := self._usual.texts_of(chunk)) is None:
             return None
         head, tail = self._text_parts
-        first = self.total_chunks
-        self.total_chunks += len(texts)
+        first = len(self._text)
         self._text += texts
-        self._text_bytes += sum(map(len, texts))
         return [
             b'%b"%b","index":%d%b' % (head, text, index, tail)
             for index, text in enumerate(texts, first)
@@ -180,12 +179,14 @@ class TypedWire:
     def _chunk(self, content: str, parts: tuple[bytes, bytes]) -> bytes:
         # Spliced: a dictionary, its JSON and the checks of `encode_event` cost four times as much.
         head, tail = parts
-        event = b'%b%b,"index":%d%b' % (head, orjson.dumps(content), self.total_chunks, tail)
-        self.total_chunks += 1
-        text = content.encode()
-        self._text.append(text)
-        self._text_bytes += len(text)
+        event = b'%b%b,"index":%d%b' % (head, orjson.dumps(content), len(self._text), tail)
+        self._text.append(content.encode())
         return event
+
+    def _count_bytes(self) -> int:
+        self._counted_bytes += sum(map(len, self._text[self._counted :]))
+        self._counted = len(self._text)
+        return self._counted_bytes
 
     def _said(self) -> str:
         return b"".join(self._text).decode()

@@ -166,7 +166,7 @@ def test_event_of_the_usual_shape_says_what_the_plain_way_reads(
 
 
 @pytest.mark.parametrize("name", _DIALECTS)
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(blocks=st.lists(_likes(), min_size=1, max_size=4))
 @example(blocks=[(_USUAL, _USUAL), (_USUAL, _USUAL.replace(b"word", b""))])
 @example(blocks=[(_USUAL, _USUAL), (_USUAL, b"\n\n")])
