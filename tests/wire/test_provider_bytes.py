@@ -235,7 +235,7 @@ async def test_cookies_pass_and_are_not_kept(path: str) -> None:
 async def test_connection_is_used_again_when_the_answers_body_has_ended() -> None:
     async with (
         ScriptedBackend(streaming(CHAT_STREAM)) as backend,
-        running_gateway(backend.url) as gateway,
+        running_gateway(backend.url, upstream_preconnect=0) as gateway,
     ):
         for _ in range(3):
             assert without_ids((await ask(gateway.port, _PATH, _ASK)).body) == CHAT_STREAM
@@ -279,7 +279,7 @@ async def test_stale_connection_is_asked_anew_but_never_after_a_byte_has_come() 
 
     async with (
         ScriptedBackend(streaming(CHAT_STREAM)) as backend,
-        running_gateway(backend.url) as gateway,
+        running_gateway(backend.url, upstream_preconnect=0) as gateway,
     ):
         for offset in range(len(head) + 1):
             backend.script = streaming(CHAT_STREAM)
