@@ -26,11 +26,11 @@ from gateway.audit.checkpoint import Checkpoint
 from gateway.audit.crossing import crossing
 from gateway.audit.draft import Drafter
 from gateway.audit.ledger import Entry, Head
-from gateway.audit.note import Signer
+from gateway.audit.note import Signer, parse
 from gateway.audit.people import Pseudonymiser
 from gateway.audit.record import Record
 from gateway.audit.reserve import Reserve
-from gateway.audit.store import AuditStore, AuditStoreError
+from gateway.audit.store import AuditStore, AuditStoreError, last_checkpoints
 from gateway.audit.writer import QUEUE, Writer
 from gateway.errors import AuditError, SettingsError
 from gateway.tasks import TaskOwner
@@ -40,6 +40,8 @@ logger = logging.getLogger("sluice.audit")
 _REOPEN_S = 1.0
 _CLOSE_S = 5.0
 _ANCHOR_MS = 3_600_000
+#: So long, and no longer, a copy may have been under way.
+_COPIES_LAG_MS = 60_000
 _DISK_FULL = "SQLITE_FULL"
 _SERVERS_DISK_FULL = "53100"
 _CLASS_OF = attrgetter("cls")
@@ -281,8 +283,15 @@ class AuditLog:
         has_crashed = opened.is_resumed or opened.unknown or opened.abandoned
         level = logging.INFO if has_crashed else logging.DEBUG
         logger.log(level, "audit.opened", extra=_found(opened))
+        if has_crashed:
+            await self._copy_again()
         await self.sign_ended()
         await self.sign()
+
+    async def _copy_again(self) -> None:
+        """Sends outside once more what was signed last: a crash may have come before the copy."""
+        for ts, text in await self.store.run(partial(last_checkpoints, within_ms=_COPIES_LAG_MS)):
+            self._anchors.checkpoint(parse(text), ts)
 
     async def _write(self, writer: Writer) -> None:
         """Until somebody else has written to this log: then on in another one."""

@@ -180,6 +180,14 @@ def read_checkpoints(connection: sa.Connection, log_id: int) -> list[tuple[int, 
     return [(row.ts, row.note) for row in connection.execute(query.order_by(table.c.size))]
 
 
+def last_checkpoints(connection: sa.Connection, within_ms: int) -> list[tuple[int, str]]:
+    """When those were signed that were signed last, of whichever log, and their notes; in order."""
+    table = tables.checkpoints
+    since = sa.select(sa.func.max(table.c.ts) - within_ms).scalar_subquery()
+    query = sa.select(table.c.ts, table.c.note).where(table.c.ts >= since).order_by(table.c.ts)
+    return [(row.ts, row.note) for row in connection.execute(query)]
+
+
 def newest_checkpoints(connection: sa.Connection) -> list[str]:
     """The note of the largest tree of each log that was ever signed."""
     table = tables.checkpoints

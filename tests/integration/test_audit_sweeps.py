@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Coroutine
 from pathlib import Path
@@ -15,7 +16,7 @@ from scripts.mock.server import serving
 from tests import forked
 from tests.auditing import assert_sound, bodies, stored
 from tests.commands import Result, audit
-from tests.gateway import Gateway, gateway_environment, wait_until_ready
+from tests.gateway import Gateway, gateway_environment, gateway_process, wait_until_ready
 from tests.integration.test_audit import CHAT, audited, of_type
 from tests.servers import free_port
 
@@ -160,3 +161,44 @@ def open_sweeps(found: list[Object]) -> set[object]:
     """Told, and not done."""
     told = {one["sweep"] for one in found if one["type"] == "audit.sweep"}
     return told - {one["sweep"] for one in found if one["type"] == "audit.sweep.done"}
+
+
+async def test_copy_that_a_crash_prevented_is_made_by_the_next_start(
+    tmp_path: Path, database_url: str | None
+) -> None:
+    held, port = tmp_path / "checkpoints.jsonl", free_port()
+    settings = {
+        "audit_mode": "relay",
+        "audit_lines": "off",
+        "audit_checkpoint_file": str(held),
+        "audit_checkpoint_seconds": "0.1",
+    }
+    async with serving(QUICK) as upstream, aiohttp.ClientSession() as client:
+        arguments = (upstream, port, tmp_path / "data", database_url)
+        async with gateway_process(*arguments, **settings) as process:
+            url = f"http://127.0.0.1:{port}"
+            await wait_until_ready(client, url)
+            known = await _notes(held, 1)
+            await ask(client, url, 4)
+            signed = await _notes(held, len(known) + 2)  # of the log and of the catalogue
+            process.kill()
+            await process.wait()
+        signed = await _notes(held, len(signed))
+        held.write_bytes(b"".join(held.read_bytes().splitlines(keepends=True)[:-2]))
+        assert not signed <= await _notes(held, 0)
+        async with gateway_process(*arguments, **settings):
+            await wait_until_ready(client, url)
+            assert signed <= await _notes(held, len(signed))
+
+
+async def _notes(held: Path, count: int) -> set[str]:
+    """The checkpoints that are held outside, each with its time, once there are so many."""
+    async with asyncio.timeout(20):
+        while len(found := _read_notes(held)) < count:
+            await asyncio.sleep(0.02)
+    return found
+
+
+def _read_notes(held: Path) -> set[str]:
+    lines = held.read_text().splitlines() if held.exists() else []
+    return {f"{line['ts']} {line['note']}" for line in map(json.loads, lines)}
