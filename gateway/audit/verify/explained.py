@@ -76,7 +76,7 @@ class Explained:
                 told = (_whole(body["count"]), str(body["list"]))
                 self.closed[about, _whole(body["day"])] = told
             case "audit.policy":
-                self.rules[origin] = _object(body["rules"])
+                self.rules[origin] = _rules(body["rules"])
             case "audit.hold":
                 self.holds.add(str(body["hold"]))
             case "audit.release":
@@ -139,6 +139,14 @@ def _object(value: Json) -> Object:
     if not isinstance(value, dict):
         raise TypeError("not an object")
     return value
+
+
+def _rules(value: Json) -> Object:
+    """With all that is read of them later."""
+    rules = _object(value)
+    for one in (rules["ip_retention_s"], *_object(rules["retention_s"]).values()):
+        _whole(one)
+    return rules
 
 
 def _digest(value: Json) -> bytes:

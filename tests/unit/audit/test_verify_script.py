@@ -604,19 +604,36 @@ def test_line_that_is_spoilt_is_told(
 def test_no_change_of_a_byte_passes_for_good(
     tmp_path_factory: pytest.TempPathFactory, at: int, junk: bytes
 ) -> None:
-    history = HISTORY
-    lines = list(history.lines())
+    lines = list(HISTORY.lines())
     start = len(lines[0])
     raw = b"".join(lines)
     at = start + at % (len(raw) - start)
     spoilt = raw[:at] + junk + raw[at + len(junk) :]
-    folder = tmp_path_factory.mktemp("spoilt")
-    (folder / "log.jsonl").write_bytes(spoilt)
-    key = str(first_key(history).verifier)
-    args = [str(folder / "log.jsonl"), "--key", key]
     # Nothing rests on the time beside a checkpoint nor on white space between members.
-    for code in (main(args), cli.main(["audit", "verify", *args])):
+    for code in verdicts(spoilt, tmp_path_factory.mktemp("spoilt")):
         assert code != GOOD or without_weight(spoilt) == without_weight(raw)
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        (b"ip_retention_s", b"jp_retention_s"),
+        (rb"ip_retention_s\":2592000", rb'ip_retention_s\":"259200'),
+        (rb"\"retention_s", rb"\"netention_s"),
+        (rb"\"retention_s\":{", rb"\"retention_s\":[{"),
+    ],
+)
+def test_rules_that_were_altered_are_found(tmp_path: Path, was: bytes, becomes: bytes) -> None:
+    raw = b"".join(HISTORY.lines())
+    assert was in raw
+    assert GOOD not in verdicts(raw.replace(was, becomes), tmp_path)
+
+
+def verdicts(raw: bytes, folder: Path) -> list[int]:
+    """What both verifiers say of an export."""
+    (folder / "log.jsonl").write_bytes(raw)
+    args = [str(folder / "log.jsonl"), "--key", str(first_key(HISTORY).verifier)]
+    return [main(args), cli.main(["audit", "verify", *args])]
 
 
 HISTORY = busy(questions=8)
