@@ -17,7 +17,8 @@ from gateway.audit.draft import Drafter
 from gateway.audit.dump import dump
 from gateway.audit.fields import Vocabulary
 from gateway.audit.keys import Keys
-from gateway.audit.log import AuditLog, Manner
+from gateway.audit.log import AuditLog
+from gateway.audit.manner import Manner
 from gateway.audit.note import Verifier
 from gateway.audit.people import Pseudonymiser
 from gateway.audit.policy import Policy

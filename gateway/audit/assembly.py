@@ -15,7 +15,8 @@ from gateway.audit.fields import Vocabulary
 from gateway.audit.journal import Journal
 from gateway.audit.keyfile import Wrapping
 from gateway.audit.keys import Keys
-from gateway.audit.log import AuditLog, Manner, Meter
+from gateway.audit.log import AuditLog
+from gateway.audit.manner import Manner, Meter
 from gateway.audit.people import Pseudonymiser
 from gateway.audit.policy import DAY_S, Cls, Policy
 from gateway.audit.recorder import Recorder

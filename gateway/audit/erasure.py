@@ -18,8 +18,9 @@ from typing import Protocol
 
 from gateway.audit import removal, settlement
 from gateway.audit.canonical import Json
+from gateway.audit.instant import now_ms
 from gateway.audit.journal import Erased, ErasedStream, Erasures, Journal
-from gateway.audit.log import AuditLog, now_ms
+from gateway.audit.log import AuditLog
 from gateway.audit.plan import Plan, planned
 from gateway.audit.policy import DAY_S
 from gateway.audit.removal import Taken

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
-from pathlib import Path
-from typing import Literal, Protocol
 
 import gateway.audit.catalogue as catalogues
 from gateway.audit.anchors import Anchors
@@ -25,7 +21,9 @@ from gateway.audit.catalogue import Catalogue, Opened
 from gateway.audit.checkpoint import Checkpoint
 from gateway.audit.crossing import crossing
 from gateway.audit.draft import Drafter
+from gateway.audit.instant import now_ms
 from gateway.audit.ledger import Entry, Head
+from gateway.audit.manner import Manner, Meter
 from gateway.audit.note import Signer, parse
 from gateway.audit.people import Pseudonymiser
 from gateway.audit.record import Record
@@ -33,7 +31,7 @@ from gateway.audit.reserve import Reserve
 from gateway.audit.store import AuditStore, AuditStoreError, last_checkpoints
 from gateway.audit.writer import QUEUE, Writer
 from gateway.errors import AuditError, SettingsError
-from gateway.tasks import TaskOwner
+from gateway.tasks import TaskOwner, wait_at_most
 
 logger = logging.getLogger("sluice.audit")
 
@@ -45,37 +43,6 @@ _COPIES_LAG_MS = 60_000
 _DISK_FULL = "SQLITE_FULL"
 _SERVERS_DISK_FULL = "53100"
 _CLASS_OF = attrgetter("cls")
-
-
-class Meter(Protocol):
-    """Is told figures."""
-
-    def audit_committed(self, classes: Mapping[str, int], took_s: float) -> None: ...
-
-    def audit_lost(self, count: int) -> None: ...
-
-    def audit_signed(self, now_s: float) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How the log is kept.
-
-    Args:
-        folder: For the ballast and the spool.
-        kind: `gateway`, or `command`: a log that is begun and closed within one command, beside
-            the gateway's. It neither goes on with a log that a crash left nor abandons one, and
-            the spool isn't its business.
-        patience_s: After so long a commit counts as failed for who waits.
-    """
-
-    origin: str
-    instance: str
-    folder: Path
-    checkpoint_s: float = 60
-    patience_s: float = 2
-    ballast_bytes: int = 0
-    kind: Literal["gateway", "command"] = "gateway"
 
 
 class AuditLog:
@@ -199,7 +166,7 @@ class AuditLog:
 
     async def _keep_end(self, end: Entry, done: asyncio.Future[Receipt]) -> None:
         self.hurry()
-        await asyncio.wait({done}, timeout=0 if self.is_away else self.manner.patience_s)
+        await wait_at_most(done, 0 if self.is_away else self.manner.patience_s)
         if not done.done():
             await self._reserve.keep_ends([end])
 
@@ -459,7 +426,3 @@ def _found(opened: Opened) -> dict[str, object]:
         "unknown": opened.unknown,
         "abandoned": opened.abandoned,
     }
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -15,9 +15,11 @@ from typing import Literal, get_args
 from gateway.audit.bundle import Receipt
 from gateway.audit.canonical import Json
 from gateway.audit.floods import Floods, Suppressed
+from gateway.audit.instant import now_ms
 from gateway.audit.ledger import Entry
-from gateway.audit.log import AuditLog, now_ms
+from gateway.audit.log import AuditLog
 from gateway.errors import Unavailable
+from gateway.tasks import wait_at_most
 
 Mode = Literal["off", "async", "relay", "dispatch", "end"]
 MODES = get_args(Mode)
@@ -106,7 +108,7 @@ class Ticket:
             return
         if not log.is_away and not self._is_refused:
             log.hurry()
-            await asyncio.wait({done}, timeout=log.manner.patience_s)
+            await wait_at_most(done, log.manner.patience_s)
         if not done.done() or self._is_refused:
             raise unavailable()
 

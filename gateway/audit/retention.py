@@ -19,8 +19,9 @@ from gateway.audit import pruning, ranges
 from gateway.audit.clock import ClockGuard
 from gateway.audit.closings import Closings
 from gateway.audit.due import ADDRESS, PAGE, Task
+from gateway.audit.instant import now_ms
 from gateway.audit.key_ends import KeyEnds
-from gateway.audit.log import AuditLog, now_ms
+from gateway.audit.log import AuditLog
 from gateway.audit.pace import Pace
 from gateway.audit.policy import OVERDUE_S, Cls, Policy
 from gateway.audit.ranges import Run

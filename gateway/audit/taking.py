@@ -13,7 +13,8 @@ from gateway.audit.canonical import Json
 from gateway.audit.due import Task
 from gateway.audit.explanations import Day, Expiring, Gap, expiring
 from gateway.audit.holds import Hold
-from gateway.audit.log import AuditLog, now_ms
+from gateway.audit.instant import now_ms
+from gateway.audit.log import AuditLog
 from gateway.audit.pace import Pace
 from gateway.audit.policy import Cls
 from gateway.audit.ranges import Run

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gateway.audit import export, note
-from gateway.audit.log import now_ms
+from gateway.audit.instant import now_ms
 from gateway.audit.store import newest_checkpoints
 from gateway.commands.audit_log import GOOD, Opened, complain, run
 from gateway.settings import Settings

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from gateway.audit.assembly import journal_of, keys_of, make_log
 from gateway.audit.journal import Journal
 from gateway.audit.keys import Keys
-from gateway.audit.log import AuditLog, Manner
+from gateway.audit.log import AuditLog
+from gateway.audit.manner import Manner
 from gateway.audit.store import AuditStoreError
 from gateway.erasures import erase_returned
 from gateway.errors import AuditError, SettingsError, Unavailable

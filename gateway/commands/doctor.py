@@ -12,7 +12,7 @@ import orjson
 from gateway.audit import health
 from gateway.audit.assembly import keys_of, policy_of, store_of
 from gateway.audit.health import Copies, Sign
-from gateway.audit.log import now_ms
+from gateway.audit.instant import now_ms
 from gateway.audit.store import FILE, AuditStoreError
 from gateway.commands.audit_log import FAILED, GOOD
 from gateway.errors import AuditError, SettingsError

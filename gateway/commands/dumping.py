@@ -9,7 +9,7 @@ from functools import partial
 from gateway.audit import access
 from gateway.audit.canonical import Object
 from gateway.audit.dump import dump as write_all
-from gateway.audit.log import now_ms
+from gateway.audit.instant import now_ms
 from gateway.audit.note import Verifier
 from gateway.commands.audit_log import GOOD, Opened, run, words_of
 from gateway.settings import Settings

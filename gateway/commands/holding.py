@@ -15,7 +15,7 @@ from gateway.audit import holds as holds_
 from gateway.audit.canonical import Json
 from gateway.audit.fields import UUID
 from gateway.audit.holds import Hold
-from gateway.audit.log import now_ms
+from gateway.audit.instant import now_ms
 from gateway.audit.person import Person
 from gateway.commands.audit_log import FAILED, GOOD, Opened, complain, read_secret, run, words_of
 from gateway.errors import AuditError

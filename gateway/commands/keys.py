@@ -9,7 +9,7 @@ import sys
 import orjson
 
 from gateway.audit.canonical import Json
-from gateway.audit.log import now_ms
+from gateway.audit.instant import now_ms
 from gateway.commands.audit_log import GOOD, Opened, run, words_of
 from gateway.settings import Settings
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from gateway.audit.log import now_ms
+from gateway.audit.instant import now_ms
 from gateway.audit.proving import Wanted
 from gateway.audit.proving import prove as made
 from gateway.commands.audit_log import DAMAGED, FAILED, GOOD, Opened, complain, run, words_of

@@ -13,8 +13,8 @@ import orjson
 
 import gateway
 from gateway.audit import health
+from gateway.audit.instant import now_ms
 from gateway.audit.keys import KeyInfo
-from gateway.audit.log import now_ms
 from gateway.audit.policy import DAY_S
 from gateway.audit.report import LISTED, Event, Month, bounds, read_month
 from gateway.audit.verify.audit import Evidence

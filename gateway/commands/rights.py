@@ -15,7 +15,7 @@ import orjson
 from gateway.audit import access, subject
 from gateway.audit.canonical import Object
 from gateway.audit.erasure import Eraser, Erasure
-from gateway.audit.log import now_ms
+from gateway.audit.instant import now_ms
 from gateway.audit.page import page
 from gateway.audit.person import Person
 from gateway.audit.plan import Plan

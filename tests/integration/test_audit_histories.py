@@ -20,9 +20,9 @@ import pytest
 from gateway.audit import holds
 from gateway.audit.erasure import Eraser
 from gateway.audit.holds import Hold
+from gateway.audit.instant import now_ms
 from gateway.audit.journal import Journal
 from gateway.audit.keys import Keys
-from gateway.audit.log import now_ms
 from gateway.audit.person import Person
 from gateway.audit.policy import DAY_S
 from gateway.audit.recorder import Asked, Who

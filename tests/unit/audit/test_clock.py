@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from gateway.audit import tables
-from gateway.audit.log import now_ms
+from gateway.audit.instant import now_ms
 from gateway.audit.policy import DAY_S
 from gateway.audit.retention import Sweeper
 from gateway.errors import AuditError

@@ -8,9 +8,9 @@ import pytest
 
 from gateway.audit import holds
 from gateway.audit.holds import Hold
+from gateway.audit.instant import now_ms
 from gateway.audit.key_ends import KeyEnds
 from gateway.audit.keys import destroyable_from
-from gateway.audit.log import now_ms
 from gateway.audit.policy import DAY_S
 from gateway.errors import AuditError
 from tests.auditing import Audited, assert_sound, bodies, running_log

@@ -12,8 +12,8 @@ import pytest
 from gateway.audit import holds, removal
 from gateway.audit.canonical import Json
 from gateway.audit.holds import Hold
+from gateway.audit.instant import now_ms
 from gateway.audit.keys import Keys
-from gateway.audit.log import now_ms
 from gateway.audit.recorder import Who
 from gateway.audit.retention import Sweeper
 from gateway.audit.store import LogInfo
