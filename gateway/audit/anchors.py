@@ -54,9 +54,7 @@ class Anchors:
         self._output = output
         self._worker = Worker("audit copies")
         self._tasks = TaskOwner()
-        self.last_ms = 0  #: of the newest checkpoint that was taken outside
-        self.failures = 0
-        self.dropped = 0
+        self._is_full = False
 
     def checkpoint(self, note: Note, ts: int) -> None:
         """Sends a checkpoint to every place."""
@@ -72,8 +70,10 @@ class Anchors:
         await self._worker.close()
 
     def _spawn(self, work: partial[None]) -> None:
-        if len(self._tasks) >= _MAX_WAITING:
-            self.dropped += 1
+        was_full, self._is_full = self._is_full, len(self._tasks) >= _MAX_WAITING
+        if self._is_full:
+            if not was_full:
+                logger.warning("audit.copy_failed", extra={"problem": "queue_full"})
             return
         self._tasks.spawn(self._worker.run(work), name="audit copy")
 
@@ -94,10 +94,7 @@ class Anchors:
                     check=True,
                 )
         except (OSError, subprocess.SubprocessError) as error:
-            self.failures += 1
             logger.warning("audit.copy_failed", extra={"problem": type(error).__name__})
-        else:
-            self.last_ms = ts
 
     def _print(self, data: bytes) -> None:
         if self._output is None:

@@ -250,10 +250,10 @@ class AuditLog:
         has_crashed = opened.is_resumed or opened.unknown or opened.abandoned
         level = logging.INFO if has_crashed else logging.DEBUG
         logger.log(level, "audit.opened", extra=_found(opened))
-        if has_crashed:
-            await self._copy_again()
         await self.sign_ended()
         await self.sign()
+        if has_crashed:  # after what is new, which nobody has yet
+            await self._copy_again()
 
     async def _copy_again(self) -> None:
         """Sends outside once more what was signed last: a crash may have come before the copy."""

@@ -54,8 +54,8 @@ class Lane:
         return f"http://127.0.0.1:{self.port}"
 
     @asynccontextmanager
-    async def gateway(self) -> AsyncIterator[None]:
-        """A running process, killed at the end of the context."""
+    async def gateway(self, *, is_killed: bool = True) -> AsyncIterator[None]:
+        """A running process, killed at the end of the context or told to stop."""
         environment = gateway_environment(
             self.upstream, self.port, self.data_dir, self.database_url
         ) | {
@@ -72,7 +72,10 @@ class Lane:
         try:
             yield
         finally:
-            process.kill()
+            if is_killed:
+                process.kill()
+            else:
+                process.terminate()
             await asyncio.to_thread(process.join)
             process.close()
 
@@ -89,7 +92,8 @@ class Lane:
                     await self.pause(0.15)
             await asyncio.gather(*asking)
             await self.check_store()
-        async with self.gateway():
+        # Checkpoints go outside after they are signed: only who stops in order has sent them all.
+        async with self.gateway(is_killed=False):
             await self.look_back()
 
     async def ask(self) -> None:

@@ -32,7 +32,6 @@ async def test_checkpoints_go_to_the_file_the_command_and_standard_output(tmp_pa
     assert line == {"kind": "checkpoint", "ts": 7, "note": str(NOTE)}
     assert (tmp_path / "output").read_bytes() == (tmp_path / "file").read_bytes()
     assert copy.read_text() == str(NOTE)
-    assert anchors.last_ms == 7
 
 
 async def test_place_that_fails_is_told_and_hinders_nothing(
@@ -41,8 +40,29 @@ async def test_place_that_fails_is_told_and_hinders_nothing(
     anchors = Anchors(Places(False, False, tmp_path / "no" / "file"))
     anchors.checkpoint(NOTE, 7)
     await anchors.close()
-    assert (anchors.failures, anchors.last_ms) == (1, 0)
-    assert [record.message for record in caplog.records] == ["audit.copy_failed"]
+    assert _problems(caplog) == ["FileNotFoundError"]
+
+
+async def test_queue_that_is_full_is_told_once_until_there_is_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "file"
+    anchors = Anchors(Places(False, False, file))
+    for ts in range(1003):
+        anchors.checkpoint(NOTE, ts)
+    assert _problems(caplog) == ["queue_full"]
+    await anchors._tasks.join()
+    anchors.checkpoint(NOTE, 1003)
+    await anchors.close()
+    sent = [json.loads(line)["ts"] for line in file.read_bytes().splitlines()]
+    assert sent == [*range(1000), 1003]
+    assert _problems(caplog) == ["queue_full"]
+
+
+def _problems(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Of the copies that failed, in order."""
+    assert {record.message for record in caplog.records} <= {"audit.copy_failed"}
+    return [getattr(record, "problem", "") for record in caplog.records]
 
 
 async def test_lines_of_records_hold_no_commitment(tmp_path: Path) -> None:
