@@ -84,8 +84,8 @@ async def test_answer_cut_at_many_random_points_comes_whole_and_once(
         if method == "GET":
             url, body = f"{url}?query=What+is+a+gateway%3F", None
         answer, indices = Answer(), []
+        here.proxy.down.cut_after = points.randrange(800, 2500)
         async with open_stream(url, method=method, json=body, timing=IMPATIENT) as stream:
-            here.proxy.down.cut_after = points.randrange(800, 2500)
             async for event in stream:
                 here.proxy.down.cut_after = points.randrange(800, 2500)
                 answer.add(event)
