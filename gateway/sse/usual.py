@@ -16,6 +16,7 @@ _PROBE = "a probe"
 _PROVEN = 8
 #: No longer block is learnt: a stream keeps its shape for as long as it runs.
 _MAX_BYTES = 4096
+_PLAIN_ASCII = bytes(set(range(0x20, 0x7F)) - {*b'"\\'})
 
 
 class UsualEvent:
@@ -57,7 +58,7 @@ class UsualEvent:
                 pass
         return None
 
-    def texts_of(self, chunk: bytes) -> Sequence[bytes] | None:
+    def texts_of(self, chunk: bytes) -> list[bytes] | None:
         """The texts of the blocks in `chunk`; None if there is one that isn't of the shape, or
         isn't whole: then all of them are to be read the plain way."""
         head, tail = self.head, self.tail
@@ -65,11 +66,23 @@ class UsualEvent:
             return None
         if len(chunk) <= len(head) + len(tail) or not tail.endswith(b"\n"):
             return None
-        # Where the texts would be; putting the blocks together again is quicker than searching
-        # for the bytes between two of them.
+        # Where the texts would be: searching for the bytes between two of them takes longer.
         lines = chunk.split(b"\n")[head.count(b"\n") : -1 : head.count(b"\n") + tail.count(b"\n")]
         start, end = len(head) - 1 - head.rfind(b"\n"), -tail.index(b"\n")
-        texts = [line[start:end] for line in lines]
+        return self._proven_texts([line[start:end] for line in lines], chunk)
+
+    def texts_of_each(self, blocks: Sequence[bytes]) -> list[bytes] | None:
+        """The same for blocks that are apart already, if they are; each text is one block's."""
+        head, tail = self.head, self.tail
+        if not (head and tail.endswith(b"\n")):
+            return None
+        start, end = len(head), -len(tail)
+        return self._proven_texts([block[start:end] for block in blocks], b"".join(blocks))
+
+    def _proven_texts(self, texts: list[bytes], chunk: bytes) -> list[bytes] | None:
+        """The texts if the shape with each of them makes up `chunk`. Putting it together again
+        takes a tenth of looking at each block."""
+        head, tail = self.head, self.tail
         if (
             chunk != b"%b%b%b" % (head, (tail + head).join(texts), tail)
             or not all(texts)
@@ -109,6 +122,8 @@ class UsualEvent:
 
 def _is_plain(raw: bytes) -> bool:
     """Whether JSON may have it in a string as it is; no for some rare characters that it may."""
+    if not raw.translate(None, _PLAIN_ASCII):
+        return True
     try:
         return b'"' not in raw and b"\\" not in raw and raw.decode().isprintable()
     except UnicodeDecodeError:

@@ -17,6 +17,10 @@ class Follower(Protocol):
 
     def feed(self, chunk: bytes) -> None: ...
 
+    def feed_many(self, chunks: list[bytes]) -> None:
+        """The same for several; each is one of HTTP's, so that it may be something whole."""
+        ...
+
     def feed_end(self, error: UpstreamError | None) -> None:
         """Nothing follows; an error says that something is missing. Called once."""
         ...

@@ -102,6 +102,28 @@ class Producer:
         except Exception as error:
             self._break_off(error)
 
+    def feed_many(self, chunks: list[bytes]) -> None:
+        """The same for several that came together. Mostly each is an event, and cutting them out
+        of the whole again would be most of what is done with them."""
+        stream = self._stream
+        try:
+            if (
+                len(chunks) > 1
+                and self._is_relaying
+                and stream.ending is None
+                and self._decoder.is_between_blocks
+                and max(map(len, chunks)) <= self._event_max_bytes
+                and (events := stream.wire.usual_blocks(chunks)) is not None
+            ):
+                stream.last_event = time.monotonic()
+                if stream.log.extend(events):
+                    self._keep_within_bounds()
+                return
+        except Exception as error:
+            self._break_off(error)
+            return
+        self.feed(b"".join(chunks))
+
     def _read(self, chunk: bytes) -> Sequence[bytes]:
         """The events that `chunk` completes, read the plain way."""
         stream = self._stream

@@ -39,6 +39,10 @@ class Follower(Protocol):
 
     def feed(self, chunk: bytes) -> None: ...
 
+    def feed_many(self, chunks: list[bytes]) -> None:
+        """The same for several; each is one of HTTP's, so that it may be something whole."""
+        ...
+
     def feed_end(self, error: UpstreamError | None) -> None: ...
 
 
@@ -152,7 +156,7 @@ class Exchange:
         self._is_taking = True
         pieces = self._protocol.pieces
         while pieces and not self._is_paused and (follower := self._follower) is not None:
-            follower.feed(_next(pieces))
+            follower.feed_many(_next(pieces))
         self._is_taking = False
         follower, payload = self._follower, self._payload
         if follower is None or self._is_paused:
@@ -259,14 +263,18 @@ class Asker:
         return Exchange(connection, protocol, head, payload)
 
 
-def _next(pieces: list[bytes]) -> bytes:
+def _next(pieces: list[bytes]) -> list[bytes]:
     """Takes up to 32 KiB, so that what is fed at once stays within what a log may be over."""
-    is_ready = len(pieces[0]) == READ_BYTES or (len(pieces) == 1 and len(pieces[0]) < READ_BYTES)
-    if not is_ready:
-        joined = b"".join(pieces)
-        starts = range(0, len(joined), READ_BYTES)
-        pieces[:] = [joined[start : start + READ_BYTES] for start in starts]
-    return pieces.pop(0)
+    size = len(pieces[0])
+    if size > READ_BYTES:
+        starts = range(0, size, READ_BYTES)
+        pieces[:1] = [pieces[0][start : start + READ_BYTES] for start in starts]
+        size = READ_BYTES
+    taken = pieces[: max(1, READ_BYTES // size)]  # events are much of a size
+    while sum(map(len, taken)) > READ_BYTES:
+        del taken[len(taken) // 2 :]
+    del pieces[: len(taken)]
+    return taken
 
 
 async def read_body(payload: aiohttp.StreamReader) -> bytes:

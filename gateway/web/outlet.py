@@ -81,7 +81,7 @@ class Outlet:
         self.writes += 1
         size = len(frames)
         size_line = SIZE_LINES[size] if size < len(SIZE_LINES) else b"%x\r\n" % size
-        transport.write(size_line + frames + b"\r\n")
+        transport.write(b"".join((size_line, frames, b"\r\n")))
         return not protocol._paused  # noqa: SLF001 - its property is a call more
 
     def push_last(self, frames: bytes) -> bool:

@@ -55,6 +55,9 @@ class StoredWire:
     def usual(self, chunk: bytes) -> Sequence[bytes] | None:
         return None
 
+    def usual_blocks(self, blocks: Sequence[bytes]) -> Sequence[bytes] | None:
+        return None
+
     def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:
         if self._dialect is None:
             return [error_event(ending, self._record.trace_id, is_partial=len(recent) > 1)]

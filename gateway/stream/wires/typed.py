@@ -118,8 +118,14 @@ class TypedWire:
         return event
 
     def usual(self, chunk: bytes) -> Sequence[bytes] | None:
-        if (texts := self._usual.texts_of(chunk)) is None:
-            return None
+        texts = self._usual.texts_of(chunk)
+        return None if texts is None else self._spell_all(texts)
+
+    def usual_blocks(self, blocks: Sequence[bytes]) -> Sequence[bytes] | None:
+        texts = self._usual.texts_of_each(blocks)
+        return None if texts is None else self._spell_all(texts)
+
+    def _spell_all(self, texts: list[bytes]) -> Sequence[bytes]:
         head, tail = self._text_parts
         first = len(self._text)
         self._text += texts

@@ -24,11 +24,12 @@ _SSE = {"Content-Type": "text/event-stream"}
 
 
 class ScriptedAnswer:
-    """A backend's answer; after its pieces it ends, or waits if it is `endless`."""
+    """A backend's answer; after its pieces it ends, or waits if it is `endless`. Those in a list
+    come together."""
 
     def __init__(
         self,
-        pieces: Iterable[bytes | UpstreamError] = (),
+        pieces: Iterable[bytes | list[bytes] | UpstreamError] = (),
         *,
         status: int = 200,
         headers: Mapping[str, str] = _SSE,
@@ -75,7 +76,10 @@ class ScriptedAnswer:
                 follower.feed_end(piece)
                 return
             self.fed += 1
-            follower.feed(piece)
+            if isinstance(piece, list):
+                follower.feed_many(piece)
+            else:
+                follower.feed(piece)
         if not self._endless:
             follower.feed_end(None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -89,11 +90,12 @@ _OTHERS = (
 )
 
 
-def _wires() -> list[Wire]:
-    typed = TypedWire(
+_MAKE_WIRE: tuple[Callable[[], Wire], ...] = (
+    lambda: ProviderWire(DIALECT, trace_id="t"),
+    lambda: TypedWire(
         DIALECT, stream_id=StreamId("s"), trace_id="t", conversation_id=None, max_duration_s=0
-    )
-    return [ProviderWire(DIALECT, trace_id="t"), typed]
+    ),
+)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -114,14 +116,36 @@ async def test_events_are_the_same_however_many_come_at_once(
     edges = [0, *sorted(cut for cut in cuts if cut < len(answer)), len(answer)]
     pieces = [answer[start:end] for start, end in itertools.pairwise(edges)]
     small = [answer[start : start + 53] for start in range(0, len(answer), 53)]
-    for together, apart in zip(_wires(), _wires(), strict=True):
-        streams = [make_stream(max_bytes=10**7, wire=wire) for wire in (together, apart)]
-        for stream, parts in zip(streams, (pieces, small), strict=True):
+    by_event = [re.findall(rb"(?s).+?\n\n|.+", part) for part in (_USUAL % b"a", *blocks, DONE)]
+    ways = (pieces, small, by_event, [small], [pieces])
+    for make_wire in _MAKE_WIRE:
+        told = []
+        for parts in ways:
+            wire = make_wire()
+            stream = make_stream(max_bytes=10**7, wire=wire)
             await _run(ScriptedAnswer(parts), stream)
-        first, second = ([_timeless(e) for e in stream.log.events()] for stream in streams)
-        assert first == second
-        assert together.total_chunks == apart.total_chunks
-        assert together.summary(first).text == apart.summary(second).text
+            events = [_timeless(event) for event in stream.log.events()]
+            told.append((events, wire.total_chunks, wire.summary(events).text))
+        assert told == [told[0]] * len(ways)
+
+
+@pytest.mark.parametrize("number", range(2), ids=["provider", "typed"])
+async def test_usual_events_that_come_together_are_not_read_one_by_one(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire = _MAKE_WIRE[number]()
+    plain, read = wire.feed, list[bytes]()
+
+    def feed(blocks: list[bytes]) -> Sequence[bytes]:
+        read.extend(blocks)
+        return plain(blocks)
+
+    monkeypatch.setattr(wire, "feed", feed)
+    first, usual = _USUAL % b"a", _USUAL % b"b"
+    stream = make_stream(max_bytes=10**7, wire=wire)
+    await _run(ScriptedAnswer([first, first, [usual] * 100, DONE]), stream)
+    assert wire.total_chunks >= 102
+    assert usual not in read
 
 
 def _timeless(event: bytes) -> bytes:

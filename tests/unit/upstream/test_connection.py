@@ -28,6 +28,9 @@ class Heard:
     def feed(self, chunk: bytes) -> None:
         self.pieces.append(chunk)
 
+    def feed_many(self, chunks: list[bytes]) -> None:
+        self.pieces += chunks
+
     def feed_end(self, error: UpstreamError | None) -> None:
         self.ends.append(None if error is None else error.code)
 
