@@ -112,11 +112,11 @@ async def test_hold_in_force_is_told_again_and_its_records_stay(
 async def test_days_of_erasures_are_closed_once_and_tombstones_go_with_the_closing(
     tmp_path: Path, database_url: str | None
 ) -> None:
-    day = int(time.time()) // DAY_S - 1
+    day = int(time.time()) // DAY_S - 2  # yesterday is over an hour after midnight
     async with running_log(tmp_path, database_url, policy=BRIEF) as audited:
         await ask(audited)
         await ask(audited, BOB)
-        await erase_yesterday(audited, day)
+        await erase_earlier(audited, day)
         await audited.log.sign()
         sweeper = Sweeper(audited.log)
         assert (await sweeper.sweep()).days == 1
@@ -138,10 +138,10 @@ async def test_days_of_erasures_are_closed_once_and_tombstones_go_with_the_closi
 async def test_value_erased_before_its_record_was_held_stays_explained(
     tmp_path: Path, database_url: str | None
 ) -> None:
-    day = int(time.time()) // DAY_S - 1
+    day = int(time.time()) // DAY_S - 2  # yesterday is over an hour after midnight
     async with running_log(tmp_path, database_url, policy=BRIEF) as audited:
         await ask(audited)
-        await erase_yesterday(audited, day, is_whole=False)
+        await erase_earlier(audited, day, is_whole=False)
         hold = HOLD
         rids = [one["rid"] for one in await bodies(audited.store) if one["type"] == "query.start"]
         hold = Hold(HOLD.id, "request", 1, 2**41, rid=str(rids[0]))
@@ -186,7 +186,7 @@ async def test_log_of_which_all_is_over_is_dropped(
     await assert_sound(tmp_path, database_url)
 
 
-async def erase_yesterday(audited: Audited, day: int, *, is_whole: bool = True) -> None:
+async def erase_earlier(audited: Audited, day: int, *, is_whole: bool = True) -> None:
     """The first question as a whole, or only its values; of the others the values."""
     found = await bodies(audited.store)
     starts = [int(str(one["seq"])) for one in found if one["type"] == "query.start"]
