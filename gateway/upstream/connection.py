@@ -7,7 +7,6 @@ the step in which the bytes arrive, which takes a third off what an event costs 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -15,12 +14,12 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
 from gateway.chunks import SIZE_LINES
+from gateway.queues import NOTHING, ShortQueue
 
 _SIZE_LINE_MAX = 5
 #: One read. aiohttp pauses the transport at twice this, so a paused stream holds at most 64 KiB
 #: here and what the event loop's last receive brought on top, another 256 KiB.
 READ_BYTES = 32 * 1024
-_NO_BUFFER = deque[bytes](maxlen=0)
 
 
 class UpstreamConnection(ResponseHandler):
@@ -39,6 +38,7 @@ class UpstreamConnection(ResponseHandler):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
+        self._buffer = ShortQueue()  # type: ignore[assignment]
         #: Called when the body of the answer may have got bytes, an end or an error.
         self.on_data: Callable[[], None] | None = None
         #: The body's bytes that came since then.
@@ -143,7 +143,7 @@ def make_followed(payload: aiohttp.StreamReader) -> None:
     """Leaves a body's bytes with its connection from now on; it must have none itself."""
     payload.__class__ = FollowedBody
     # Half a KiB and more each.
-    payload._buffer = _NO_BUFFER  # noqa: SLF001
+    payload._buffer = NOTHING  # noqa: SLF001
     payload._http_chunk_splits = None  # noqa: SLF001
 
 

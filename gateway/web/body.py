@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import orjson
-from aiohttp import hdrs, web
+from aiohttp import StreamReader, hdrs, web
 
 from gateway.errors import BadRequest
+from gateway.queues import NOTHING
 from gateway.web.services import SERVICES
 
 _JSON_TYPES = ("application/json",)
@@ -61,6 +62,15 @@ async def body_chunks(request: web.Request) -> AsyncIterator[bytes]:
         yield chunk
     if (error := request.content.exception()) is not None:
         raise error
+
+
+def let_go(request: web.Request) -> None:
+    """Gives back what nobody needs while the answer runs, and the body has been read."""
+    # A timer for the time after the answer, which gets its own.
+    request.protocol.keep_alive(True)
+    content = request.content
+    if type(content) is StreamReader and content.at_eof():
+        content._buffer = NOTHING  # noqa: SLF001
 
 
 def is_json(request: web.Request) -> bool:

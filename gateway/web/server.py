@@ -8,12 +8,14 @@ import ssl
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
+from typing import Any
 
 import aiohttp.http_parser
 from aiohttp import web
 from aiohttp.web_protocol import _ErrInfo
 
 from gateway.errors import BadRequest, GatewayError, SettingsError
+from gateway.queues import ShortQueue
 from gateway.settings import Settings
 from gateway.telemetry.trace import accept
 from gateway.web.audited import note_malformed
@@ -48,6 +50,10 @@ class _RequestHandler(web.RequestHandler):
     """One connection."""
 
     __slots__ = ()
+
+    def __init__(self, manager: web.Server, **options: Any) -> None:  # aiohttp's own
+        super().__init__(manager, **options)
+        self._messages = ShortQueue()  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """Fails the body in which the HTTP goes wrong.

@@ -45,6 +45,7 @@ FOUNDATIONS: dict[str, set[str]] = {
     "tasks": {"sse", "errors"},
     "backoff": {"sse", "errors"},
     "chunks": {"sse", "errors"},
+    "queues": {"sse", "errors"},
     "__init__": {"errors"},
 }
 #: The Python client is a programme of its own: it shares the decoder and nothing else.
