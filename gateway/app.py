@@ -1,4 +1,4 @@
-"""The gateway as an application: its middlewares, what runs beside the requests, start and end."""
+"""The gateway as an application: its middleware, what runs beside the requests, start and end."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ from gateway.stream.upkeep import Upkeep
 from gateway.tasks import TaskOwner
 from gateway.web.admin import OVERVIEW
 from gateway.web.condition import add_state_metrics, watch
-from gateway.web.middleware.admission import admission
-from gateway.web.middleware.arrival import arrival, put_trace_headers
-from gateway.web.middleware.audit import audit, hold_response
+from gateway.web.middleware.arrival import put_trace_headers
+from gateway.web.middleware.audit import hold_response
 from gateway.web.middleware.cors import put_cors_headers
-from gateway.web.middleware.errors import errors
 from gateway.web.middleware.limits import put_rate_headers
+from gateway.web.middleware.passage import passage
 from gateway.web.overview import Overview
 from gateway.web.routing import add_routes
 from gateway.web.server import Runner, check_parser, listen
@@ -49,7 +48,7 @@ def make_app(settings: Settings) -> web.Application:
     if settings.upstream_url is None:
         raise SettingsError("UPSTREAM_URL: there must be a backend to stand in front of")
     services = make_services(settings, settings.upstream_url)
-    app = web.Application(middlewares=[arrival, audit, errors, admission])
+    app = web.Application(middlewares=[passage])
     app[SERVICES] = services
     add_state_metrics(services)
     if services.watch is not None:

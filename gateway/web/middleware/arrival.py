@@ -1,15 +1,12 @@
-"""What is done for every request, whatever becomes of it: its trace, its client's watch, its line.
-
-One middleware for the three, as `gateway.web.middleware.admission` is for what may refuse.
-"""
+"""What is done for every request, whatever becomes of it: a trace, a watch, a line."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 from aiohttp_sse import EventSourceResponse
 
 from gateway.telemetry.trace import accept
@@ -19,24 +16,30 @@ from gateway.web.services import SERVICES, TRACE
 logger = logging.getLogger("sluice.request")
 
 
-@web.middleware
-async def arrival(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Logs a line for each request that was answered; a stream has its own, `stream.ended`."""
+def arrive(request: web.Request) -> asyncio.Transport:
+    """Gives it a trace, and its client to be watched until it leaves, which is to be told.
+
+    Raises:
+        ConnectionResetError: the client has gone.
+    """
     transport = request.transport
     if transport is None:
         raise ConnectionResetError("the client has gone")
     request[TRACE] = accept(request.headers.get("X-Trace-ID"), request.headers.get("traceparent"))
-    started = time.monotonic()
-    watched = request.app[SERVICES].presence.transports
-    watched.add(transport)
-    try:
-        response = await handler(request)
-    finally:
-        watched.discard(transport)
+    request.app[SERVICES].presence.transports.add(transport)
+    return transport
+
+
+def leave(request: web.Request, transport: asyncio.Transport) -> None:
+    """The counterpart of `arrive`."""
+    request.app[SERVICES].presence.transports.discard(transport)
+
+
+def log_finished(request: web.Request, response: web.StreamResponse, started: float) -> None:
+    """A line for each request that was answered; a stream has its own, `stream.ended`."""
     if not isinstance(response, EventSourceResponse):
         level = logging.DEBUG if is_public(request) else logging.INFO
         logger.log(level, "request.finished", extra=_fields(request, response, started))
-    return response
 
 
 async def put_trace_headers(request: web.Request, response: web.StreamResponse) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import time
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from gateway.audit.bundle import RECEIPT_HEADER
 from gateway.audit.canonical import Json
@@ -17,23 +16,26 @@ from gateway.web.middleware.errors import answer
 from gateway.web.services import SERVICES
 
 
-@web.middleware
-async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Stands outside of `errors`: its answers are held too."""
-    if request.app[SERVICES].recorder is None:
-        return await handler(request)
-    started = time.monotonic()
+async def held(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """The response that may begin: this one once its request is on record, or an error's."""
     try:
-        response = await handler(request)
-        if not response.prepared:
-            response = await _held(request, response)
-    except (asyncio.CancelledError, ConnectionError):
-        _end(request, "client_gone", {}, started)
-        raise
-    held = _end(request, _outcome(request, response), _figures(response), started)
-    if held is not None:
-        await asyncio.wait({held})
+        await released(request)
+    except Unavailable as error:
+        return answer(request, error)
     return response
+
+
+def ended(
+    request: web.Request, response: web.StreamResponse, started: float
+) -> asyncio.Future[None] | None:
+    """Records how a request was answered; what its end has to wait for, if for anything."""
+    if request.get(TICKET) is None:
+        return None
+    return _end(request, _outcome(request, response), _figures(response), started)
+
+
+def note_client_gone(request: web.Request, started: float) -> None:
+    _end(request, "client_gone", {}, started)
 
 
 async def hold_response(request: web.Request, response: web.StreamResponse) -> None:
@@ -52,14 +54,6 @@ async def hold_response(request: web.Request, response: web.StreamResponse) -> N
     receipt = receipt_of(request)
     if receipt is not None:
         response.headers[RECEIPT_HEADER] = str(receipt)
-
-
-async def _held(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-    try:
-        await released(request)
-    except Unavailable as error:
-        return answer(request, error)
-    return response
 
 
 def _end(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
 
 from gateway.errors import BadFraming, GatewayError, NotFound, Unauthorized
 from gateway.web.audited import note_refusal
@@ -16,30 +15,27 @@ from gateway.web.services import TRACE
 logger = logging.getLogger("sluice.request")
 
 
-@web.middleware
-async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except GatewayError as error:
-        return answer(request, error)
-    except web.HTTPMethodNotAllowed as error:
-        response = answer(
-            request,
-            # CONNECT changes what the rest of the connection means.
-            BadFraming(
-                "This path doesn't take that method.", code="method_not_allowed", status=405
-            ),
-        )
-        response.headers["Allow"] = error.headers["Allow"]
-        return response
-    except web.HTTPNotFound:
-        return answer(request, NotFound("There is nothing at this path."))
-    except ConnectionError:
-        raise  # the client has gone; there is nobody to answer
-    except Exception:
-        trace_id = request[TRACE].trace_id
-        logger.exception("request.failed", extra={"trace_id": trace_id})
-        return answer(request, GatewayError("Something went wrong in the gateway."))
+def answer_to(request: web.Request, error: Exception) -> web.Response:
+    """To be called where the error was caught, if it isn't that the client has gone."""
+    match error:
+        case GatewayError():
+            return answer(request, error)
+        case web.HTTPMethodNotAllowed():
+            response = answer(
+                request,
+                # CONNECT changes what the rest of the connection means.
+                BadFraming(
+                    "This path doesn't take that method.", code="method_not_allowed", status=405
+                ),
+            )
+            response.headers["Allow"] = error.headers["Allow"]
+            return response
+        case web.HTTPNotFound():
+            return answer(request, NotFound("There is nothing at this path."))
+        case _:
+            trace_id = request[TRACE].trace_id
+            logger.exception("request.failed", extra={"trace_id": trace_id})
+            return answer(request, GatewayError("Something went wrong in the gateway."))
 
 
 def answer(request: web.Request, error: GatewayError) -> web.Response:
