@@ -95,6 +95,8 @@ class Hub:
         budget.evict = self._shelf.drop_oldest
         self._claims: dict[Claim, StreamId] = {}
         self._abandoned = Abandoned()
+        # One for all: each look-up would make an object that a stream keeps.
+        self._on_end, self._way = self._ended, self._stored
         self._tasks = TaskOwner()
         self._is_draining = False
         self._became_idle = asyncio.Event()
@@ -142,7 +144,7 @@ class Hub:
             wire=plan.make_wire(stream_id),
             grace_s=plan.grace_s,
             max_duration_s=plan.max_duration_s,
-            on_end=self._ended,
+            on_end=self._on_end,
             fingerprint=plan.fingerprint,
             idempotency_key=plan.claim.stored if plan.claim is not None else None,
             retry_key=plan.retry_key,
@@ -164,7 +166,7 @@ class Hub:
     def _keep(self, stream: LiveStream) -> None:
         """Brings the stream into the store, beside the backend's time to its first token."""
         stream.kept = self._keeper.created(stream)
-        stream.stored = partial(self._stored, stream)
+        stream.stored = self._way
         if self._keeper.is_behind(stream):
             stream.log.note_changes(self._keeper.changed)
 
@@ -383,7 +385,7 @@ class Hub:
 def _trim_ended(stream: LiveStream) -> None:
     """The last event stays, for who has all others."""
     log = stream.log
-    log.trim(log.last - 1 if stream.stored is None else min(log.last - 1, stream.stored()))
+    log.trim(log.last - 1 if stream.stored is None else min(log.last - 1, stream.stored(stream)))
 
 
 def _nothing() -> None:

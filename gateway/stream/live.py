@@ -139,7 +139,7 @@ class LiveStream:
         self.is_unrecorded = False
         self.ending: Ending | None = None
         self.ended_at: float | None = None
-        self.readers: set[Reader] = set()
+        self.readers: list[Reader] = []
         self.opened: asyncio.Future[Opening] = asyncio.get_running_loop().create_future()
         self.is_committed = False
         self.was_read = False
@@ -156,7 +156,7 @@ class LiveStream:
         self.moments: list[Moment] = []
         self.kept: asyncio.Future[bool] | None = None  #: its coming into the store
         #: How far the log may be trimmed for the store's sake; asking makes the store hurry.
-        self.stored: Callable[[], int] | None = None
+        self.stored: Callable[[LiveStream], int] | None = None
         self._attached = 0
         self._on_end = on_end
         if (begin := wire.begin()) is not None:
@@ -220,7 +220,7 @@ class LiveStream:
         lead = 0 if self.awaits_reader else self.log.last
         if self.readers:
             lead = max(reader.cursor for reader in self.readers)
-        return lead if self.stored is None else min(lead, self.stored())
+        return lead if self.stored is None else min(lead, self.stored(self))
 
     def mark(self, what: Happening) -> None:
         """Remembers what happens now and then while it runs, for who wants to tell of it later."""

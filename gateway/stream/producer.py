@@ -56,7 +56,9 @@ class Producer:
         stream = self._stream
         answer: Answer | None = None
         try:
-            answer = await self._ask()
+            ask, self._ask = self._ask, _asked_already
+            answer = await ask()
+            del ask  # and with it the question
             if not self._is_stream(answer):
                 if self._decline(answer):
                     answer = None
@@ -237,6 +239,10 @@ class Producer:
         retryable = error.retryable if isinstance(error, UpstreamError) else None
         self._stream.open(Opening(error=error))
         self._stream.end(ending.because(error.message, retryable=retryable))
+
+
+async def _asked_already() -> Answer:
+    raise RuntimeError("a producer runs once")
 
 
 def _broken_off(decoder: Decoder) -> Ending:

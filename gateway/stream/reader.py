@@ -131,7 +131,7 @@ class Reader:
         Cancelled, it leaves the stream as it is: what happens then is the hub's policy.
         """
         stream = self._stream
-        stream.readers.add(self)
+        stream.readers.append(self)
         stream.note_read()
         stream.look_again()
         stream.log.listen(self._more)
@@ -148,7 +148,7 @@ class Reader:
         finally:
             self._release()
             stream.log.unlisten(self._more)
-            stream.readers.discard(self)
+            stream.readers.remove(self)
             self._advanced()
 
     def tick(self, now: float, heartbeat_s: float) -> None:
@@ -184,7 +184,8 @@ class Reader:
             elif self._stream.log.is_closed:
                 return
             else:
-                await self._wait()
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
 
     def _more(self, after: int, last: int, newest: bytes) -> None:
         """The log has got more: writes it at once where nothing stands in the way.
@@ -274,13 +275,6 @@ class Reader:
     def _is_urgent(self) -> bool:
         log = self._stream.log
         return log.is_closed or log.is_full
-
-    async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -313,7 +313,10 @@ def route(request: web.Request) -> str:
 
 def _begin(request: web.Request, stream_id: str | None) -> Ticket | None:
     recorder, question = request.app[SERVICES].recorder, request.get(QUESTION)
-    if recorder is None or question is None:
+    if question is None:
+        return None
+    request[QUESTION] = Question(question.route)  # its text isn't held while the answer runs
+    if recorder is None:
         return None
     ticket = recorder.begin(
         Asked(

@@ -51,9 +51,11 @@ async def chat_stream(request: web.Request) -> web.StreamResponse:
         request.app[SERVICES].settings.upstream_model,
         prompt.user_email,
     )
-    plan = _plan(request, prompt, asked, manner.grace_s)
-    del prompt  # which this would hold as long as the answer runs
-    return await begin_or_attach(request, plan, manner, _refused)
+    answering = begin_or_attach(
+        request, _plan(request, prompt, asked, manner.grace_s), manner, _refused
+    )
+    del prompt, asked  # which this would hold as long as the answer runs, as it would a plan
+    return await answering
 
 
 def _plan(request: web.Request, prompt: Prompt, asked: bytes, grace_s: float | None) -> Plan:

@@ -33,26 +33,33 @@ _ON_DISCONNECT = "X-Stream-On-Disconnect"
 _CREDENTIALS = (hdrs.AUTHORIZATION, "X-Api-Key")
 
 
-async def begin_or_attach(
+def begin_or_attach(
     request: web.Request, plan: Plan, manner: Manner, declined: Declined
-) -> web.StreamResponse:
+) -> Awaitable[web.StreamResponse]:
     """Answers a question: with its stream where it has one already, else with a new one.
 
     Raises:
         GatewayError: the cursor or the key belong to another question, or see `stream_to_client`.
     """
+    # Not a coroutine itself: each is memory for as long as the stream runs.
     cursor = read_cursor(request)
     if cursor is not None:
-        return await resume_question(request, cursor, plan.fingerprint, manner)
+        return resume_question(request, cursor, plan.fingerprint, manner)
     claim = _read_claim(request)
     if retry_key := _retry_key(request, plan):
         plan = replace(plan, retry_key=retry_key)
-    if claim is None:
-        return await _begin_or_take_over(request, plan, manner, declined)
+    if claim is not None:
+        return _begin_or_replay(request, replace(plan, claim=claim), claim, manner, declined)
+    return _begin_or_take_over(request, plan, manner, declined)
+
+
+async def _begin_or_replay(
+    request: web.Request, plan: Plan, claim: Claim, manner: Manner, declined: Declined
+) -> web.StreamResponse:
     repeated = await _find_repeated(request, claim, plan.fingerprint)
     if repeated is not None:
         return await _replay(request, repeated, manner)
-    return await stream_to_client(request, replace(plan, claim=claim), manner, declined)
+    return await stream_to_client(request, plan, manner, declined)
 
 
 def _begin_or_take_over(

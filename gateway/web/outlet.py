@@ -44,7 +44,7 @@ class Outlet:
         self,
         request: web.Request,
         response: web.StreamResponse,
-        writer: AbstractStreamWriter,
+        writer: AbstractStreamWriter | None,
         stalls: StallWatch,
         encoder: Encoder | None = None,
     ) -> None:

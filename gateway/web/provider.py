@@ -49,9 +49,11 @@ async def provider(request: web.Request) -> web.StreamResponse:
         await begin(request)
         return await send_to_backend(request, _upstream_request(request, body))
     manner = read_manner(request, default_grace_s=0)
-    plan = _plan(request, dialect, body, manner.grace_s)
-    del body, asked  # which this would hold as long as the answer runs
-    return await begin_or_attach(request, plan, manner, relay_answer)
+    answering = begin_or_attach(
+        request, _plan(request, dialect, body, manner.grace_s), manner, relay_answer
+    )
+    del body, asked  # which this would hold as long as the answer runs, as it would a plan
+    return await answering
 
 
 def _plan(request: web.Request, dialect: Dialect, body: bytes, grace_s: float | None) -> Plan:

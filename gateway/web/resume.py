@@ -14,7 +14,7 @@ from gateway.stream.model import StreamId
 from gateway.upstream.headers import Headers
 from gateway.web.audited import hold_for, note_resume, note_violation
 from gateway.web.services import IDENTITY, SERVICES
-from gateway.web.streaming import Manner, relay_stream
+from gateway.web.streaming import Manner, begin_relay
 
 LAST_EVENT_ID = "Last-Event-ID"
 
@@ -130,7 +130,11 @@ async def attach(
     note_resume(request, stream, seq)
     try:
         passed = Headers(headers or {})
-        return await relay_stream(request, stream, manner, seq=seq, first=first, passed=passed)
+        response, relaying = await begin_relay(
+            request, stream, manner, seq=seq, first=first, passed=passed
+        )
+        await relaying
+        return response
     finally:
         hub.leave(stream)
 

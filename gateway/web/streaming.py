@@ -16,6 +16,7 @@ from gateway.stream.plan import Plan
 from gateway.tasks import wait_at_most
 from gateway.upstream.headers import Headers, returned_with_stream
 from gateway.web.audited import hand_over, hold_for, recorded, released, stop_unrecorded
+from gateway.web.body import let_go
 from gateway.web.compression import choose_encoder
 from gateway.web.connections import note_declined, note_opened
 from gateway.web.outlet import Outlet
@@ -105,10 +106,13 @@ async def serve_from_start(
             await wait_at_most(stream.kept, _STORE_WAIT_S)
         passed = Headers() if stream.is_typed else returned_with_stream(opening.headers)
         passed.update(marks or {})
-        return await relay_stream(request, stream, manner, passed=passed)
+        response, relaying = await begin_relay(request, stream, manner, passed=passed)
+        await relaying
     except Unavailable as error:
         stop_unrecorded(request, stream, error)
         raise
+    else:
+        return response
     finally:
         services.hub.leave(stream)
 
@@ -126,7 +130,7 @@ async def await_opening(stream: LiveStream, delay_s: float) -> Opening:
     return Opening()
 
 
-async def relay_stream(
+async def begin_relay(
     request: web.Request,
     stream: LiveStream,
     manner: Manner,
@@ -134,10 +138,15 @@ async def relay_stream(
     seq: int = 0,
     first: bytes = b"",
     passed: Headers | None = None,
-) -> web.StreamResponse:
-    """Copies an attached stream to the client from after event `seq`, `first` in front of it.
+) -> tuple[web.StreamResponse, Awaitable[None]]:
+    """Begins to answer with an attached stream from after event `seq`, `first` in front of it.
 
-    `passed` are the backend's headers that ride along; they are used up.
+    The response, and what copies the stream to it, to be awaited at once: what it took to begin
+    isn't held then. `passed` are the backend's headers that ride along; they are used up.
+
+    Raises:
+        Unavailable: `audit_unavailable`.
+        ConnectionResetError: the client has gone.
     """
     services = request.app[SERVICES]
     hold_for(request, stream)
@@ -153,16 +162,14 @@ async def relay_stream(
         headers["Content-Encoding"] = encoder.name
     response = EventStreamResponse(headers)
     writer = await response.prepare(request)
-    if writer is None:
-        return response
     note_opened(request)
     outlet = Outlet(request, response, writer, services.stalls, encoder)
     for written in (headers, response.headers):
         written.clear()  # the head is bytes by now; these are 3 KiB for as long as the stream runs
+    let_go(request)
     if first:
         await outlet.write_frames(first)
-    await services.hub.read(stream, outlet, interval_s=manner.interval_s, cursor=seq)
-    return response
+    return response, services.hub.read(stream, outlet, interval_s=manner.interval_s, cursor=seq)
 
 
 def _stream_headers(stream: LiveStream, settings: Settings, headers: Headers) -> Headers:

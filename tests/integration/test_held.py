@@ -9,6 +9,7 @@ import pytest
 
 from gateway.sse.event import Prompt
 from gateway.upstream.client import UpstreamRequest
+from gateway.web.audited import Question
 from tests.backend import CHAT_STREAM, Exchange, ScriptedBackend
 from tests.framing import blocks, chunked, sse_head
 from tests.gateway import running_gateway
@@ -31,13 +32,16 @@ def _held() -> list[object]:
         for one in gc.get_objects()
         if (isinstance(one, UpstreamRequest) and _MARK.encode() in (one.body or b""))
         or (isinstance(one, Prompt) and one.query == _MARK)
-        or (type(one) is dict and _MARK in (one.get("query"), one.get("mark")))
+        or (isinstance(one, Question) and one.text is not None and _MARK in str(one.text))
+        or (type(one) is dict and _MARK in (one.get("query"), one.get("content")))
     ]
 
 
 @pytest.mark.parametrize("route", [TYPED[0], PROVIDER[0]], ids=lambda route: route.path)
 async def test_question_is_not_held_while_its_answer_runs(route: Route) -> None:
-    asked = request(route.path, {"query": _MARK, "mark": _MARK, "stream": True, "messages": []})
+    messages = [{"role": "user", "content": _MARK}]
+    body = {"query": _MARK} if route is TYPED[0] else {"stream": True, "messages": messages}
+    asked = request(route.path, body)
     async with ScriptedBackend(_one_event) as backend, running_gateway(backend.url) as gateway:
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
         writer.write(asked)

@@ -118,7 +118,7 @@ async def test_client_that_has_gone_is_normal_life() -> None:
     stream.log.append(EVENT)
     await _reader(stream, sink).run()
     assert stream.is_active
-    assert stream.readers == set()
+    assert stream.readers == []
     assert stream.log._listeners == []
 
 
@@ -131,7 +131,7 @@ async def test_cancelled_reader_leaves_nothing_behind() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert stream.is_active
-    assert (stream.readers, stream.log._listeners) == (set(), [])
+    assert (stream.readers, stream.log._listeners) == ([], [])
 
 
 async def test_update_mode_holds_neither_the_first_event_nor_the_end() -> None:
