@@ -54,6 +54,10 @@ class Body(Protocol):
 class Answer(Body, Protocol):
     """The backend's answer, to be read or to be followed."""
 
+    def release(self) -> bool:
+        """Gives the connection back if its answer is over; False if its end hasn't come yet."""
+        ...
+
     def follow(self, follower: Follower) -> None:
         """Gives the body to `follower` from now on; nobody may `read` any more."""
         ...

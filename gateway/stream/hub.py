@@ -66,7 +66,6 @@ class Observers:
 class _Running:
     stream: LiveStream
     producer: Producer
-    task: asyncio.Task[None]
     lease: Lease
     is_told: bool = False
 
@@ -152,9 +151,9 @@ class Hub:
             recording=plan.recording,
         )
         stream.attach()
-        producer = Producer(stream, plan.ask, plan.dialect, self._limits.bounds)
-        task = self._tasks.spawn(producer.run(), name=f"producer {stream_id}")
-        running = self._running[stream_id] = _Running(stream, producer, task, lease)
+        producer = Producer(stream, plan.ask, plan.dialect, self._limits.bounds, self._tasks)
+        running = self._running[stream_id] = _Running(stream, producer, lease)
+        producer.start()
         self._became_idle.clear()
         if plan.claim is not None:
             self._claims[plan.claim] = stream_id
@@ -297,7 +296,7 @@ class Hub:
         running = self._running.get(stream.id)
         has_ended = stream.end(ending)
         if has_ended and running is not None:
-            running.task.cancel(ending.reason)  # for who judges the backend
+            running.producer.stop(ending.reason)
         return has_ended
 
     def forget(self, stream: LiveStream) -> bool:

@@ -1,8 +1,9 @@
-"""The producer: one task per stream, owned by the application and never by a request.
+"""The producer: it belongs to the application and never to a request.
 
 It asks the backend, cuts the bytes into blocks and appends what the wire makes of them, in the very
-step in which the bytes arrive: the task itself only waits for the end. It stops reading when the
-log is full, so that TCP stops the backend, and it closes the backend's connection on every way out.
+step in which the bytes arrive: it has a task only until the answer begins. It stops reading when
+the log is full, so that TCP stops the backend, and closes the backend's connection on every way
+out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from gateway.stream.answer import Answer, Ask, Opening
 from gateway.stream.limits import Bounds
 from gateway.stream.live import LiveStream
 from gateway.stream.model import Ending, error_ending
+from gateway.tasks import TaskOwner
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +37,15 @@ class Producer:
         "_dialect",
         "_event_max_bytes",
         "_is_relaying",
-        "_over",
         "_pauses",
         "_stream",
+        "_task",
+        "_tasks",
     )
 
-    def __init__(self, stream: LiveStream, ask: Ask, dialect: Dialect, bounds: Bounds) -> None:
+    def __init__(
+        self, stream: LiveStream, ask: Ask, dialect: Dialect, bounds: Bounds, tasks: TaskOwner
+    ) -> None:
         self._stream = stream
         self._ask = ask
         self._dialect = dialect
@@ -48,37 +53,42 @@ class Producer:
         self._event_max_bytes = bounds.event_max_bytes
         self._answer: Answer | None = None
         self._decoder = dialect.decoder(bounds.event_max_bytes)
-        self._over: asyncio.Future[None] | None = None
+        self._tasks = tasks
+        self._task: asyncio.Task[None] | None = None
         self._is_relaying = False
 
-    async def run(self) -> None:
-        """Runs the stream to its end. Cancelled, it closes the backend's connection at once."""
+    def start(self) -> None:
+        """Asks, in a task of the owner's; the stream's end tells how it went."""
+        self._task = self._tasks.spawn(self._run(), name=f"producer {self._stream.id}")
+
+    def stop(self, reason: str) -> None:
+        """Closes the backend's connection, for a stream that has ended with this reason."""
+        if self._task is not None:
+            self._task.cancel(reason)  # for who judges the backend
+        else:
+            self._close()
+
+    async def _run(self) -> None:
         stream = self._stream
-        answer: Answer | None = None
         try:
             ask, self._ask = self._ask, _asked_already
-            answer = await ask()
+            self._answer = answer = await ask()
+            self._task = None
             del ask  # and with it the question
-            if not self._is_stream(answer):
-                if self._decline(answer):
-                    answer = None
-                return
-            stream.open(Opening(headers=answer.headers))
-            await self._relay(answer)
-            await answer.finish()
-            answer = None
-        except GatewayError as error:
-            self._fail(error)
+            if self._is_stream(answer):
+                stream.open(Opening(headers=answer.headers))
+                self._is_relaying = True
+                answer.follow(self)
+            elif self._decline(answer):
+                self._answer = None
+            else:
+                self._close()
         except asyncio.CancelledError:
             stream.end(error_ending("server_shutdown"))
             raise
-        except Exception:
-            stream.open(Opening(error=GatewayError("Something went wrong in the gateway.")))
-            stream.end(error_ending("interrupted"))
-            raise
-        finally:
-            if answer is not None:
-                answer.close()
+        except Exception as error:
+            self._task = None
+            self._break_off(error)
 
     def feed(self, chunk: bytes) -> None:
         """Appends what `chunk` completes. After the end of the stream it does nothing."""
@@ -176,27 +186,30 @@ class Producer:
             stream.last_event = time.monotonic()
             self._answer.resume()
 
-    async def _relay(self, answer: Answer) -> None:
-        self._over = asyncio.get_running_loop().create_future()
-        self._answer = answer
-        self._is_relaying = True
-        answer.follow(self)
-        try:
-            await self._over
-        finally:
-            self._is_relaying = False
-            self._stream.is_paused = False
-
     def _finish(self, ending: Ending, last: Sequence[bytes] = ()) -> None:
+        """The answer is over by its content: its connection goes back to the pool."""
         self._stream.end(ending, last)
-        self._is_relaying = False
-        if self._over is not None:
-            self._over.set_result(None)
+        answer = self._leave()
+        if answer is not None and not answer.release():
+            self._tasks.spawn(answer.finish(), name=f"rest of {self._stream.id}")
 
     def _break_off(self, error: Exception) -> None:
-        self._is_relaying = False
-        if self._over is not None:
-            self._over.set_exception(error)
+        self._close()
+        if isinstance(error, GatewayError):
+            self._fail(error)
+            return
+        logger.error("task.failed", exc_info=error, extra={"task": f"producer {self._stream.id}"})
+        self._stream.open(Opening(error=GatewayError("Something went wrong in the gateway.")))
+        self._stream.end(error_ending("interrupted"))
+
+    def _close(self) -> None:
+        if (answer := self._leave()) is not None:
+            answer.close()
+
+    def _leave(self) -> Answer | None:
+        answer, self._answer = self._answer, None
+        self._is_relaying = self._stream.is_paused = False
+        return answer
 
     def _keep_within_bounds(self) -> None:
         stream = self._stream

@@ -115,6 +115,14 @@ class Exchange:
         self._protocol.let_go()
         self._take()
 
+    def release(self) -> bool:
+        """Gives the connection back to the pool if the body has ended; False if it hasn't yet."""
+        if not self._payload.at_eof():
+            return False
+        self._unfollow()
+        self._connection.release()
+        return True
+
     async def finish(self) -> None:
         """Gives the connection back to the pool if the body ends within 250 ms, else closes it.
 
@@ -128,9 +136,11 @@ class Exchange:
                     await self._ended()
         except (TimeoutError, UpstreamError, aiohttp.ClientError):
             self.close()
+        except BaseException:
+            self.close()
+            raise
         else:
-            self._unfollow()
-            self._connection.release()
+            self.release()
 
     async def _ended(self) -> None:
         if isinstance(self._payload, FollowedBody):

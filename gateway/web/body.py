@@ -66,8 +66,9 @@ async def body_chunks(request: web.Request) -> AsyncIterator[bytes]:
 
 def let_go(request: web.Request) -> None:
     """Gives back what nobody needs while the answer runs, and the body has been read."""
-    # A timer for the time after the answer, which gets its own.
+    # The time after the answer gets a timer of its own.
     request.protocol.keep_alive(True)
+    request._cache.clear()  # noqa: SLF001 - what aiohttp has read in the headers; it reads again
     content = request.content
     if type(content) is StreamReader and content.at_eof():
         content._buffer = NOTHING  # noqa: SLF001

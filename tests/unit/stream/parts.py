@@ -60,8 +60,12 @@ class ScriptedAnswer:
     def resume(self) -> None:
         self._flows.set()
 
-    async def finish(self) -> None:
+    def release(self) -> bool:
         self.is_finished = True
+        return True
+
+    async def finish(self) -> None:
+        self.release()
 
     def close(self) -> None:
         self.is_closed = True

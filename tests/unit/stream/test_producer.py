@@ -20,6 +20,7 @@ from gateway.stream.producer import Producer
 from gateway.stream.wires.base import Wire
 from gateway.stream.wires.provider import ProviderWire
 from gateway.stream.wires.typed import TypedWire
+from gateway.tasks import TaskOwner
 from tests.unit.stream.parts import DIALECT, DONE, EVENT, ScriptedAnswer, make_stream, turn
 
 _BOUNDS = Bounds(event_max_bytes=1000, pauses=True)
@@ -35,9 +36,18 @@ def _answering(answer: ScriptedAnswer) -> Ask:
 async def _run(answer: ScriptedAnswer, stream: LiveStream | None = None) -> LiveStream:
     stream = stream or make_stream()
     stream.attach()
-    await Producer(stream, _answering(answer), DIALECT, _BOUNDS).run()
-    assert stream.log.is_closed
+    await _produce(stream, _answering(answer))
     return stream
+
+
+async def _produce(stream: LiveStream, ask: Ask, bounds: Bounds = _BOUNDS) -> None:
+    """Until the stream has ended."""
+    tasks = TaskOwner()
+    Producer(stream, ask, DIALECT, bounds, tasks).start()
+    async with asyncio.timeout(10):
+        while not stream.log.is_closed:
+            await asyncio.sleep(0)
+    await tasks.join()
 
 
 def _reason(stream: LiveStream) -> str:
@@ -181,36 +191,66 @@ async def test_answer_that_is_no_stream_is_an_error_once_the_response_has_begun(
     assert b"status 503" in stream.log.read(0, 1000)[0]
 
 
-async def test_cancelled_producer_closes_the_backends_connection() -> None:
+async def test_stopped_producer_closes_the_backends_connection() -> None:
     answer = ScriptedAnswer([EVENT], endless=True)
     stream = make_stream()
-    task = asyncio.create_task(Producer(stream, _answering(answer), DIALECT, _BOUNDS).run())
+    tasks = TaskOwner()
+    producer = Producer(stream, _answering(answer), DIALECT, _BOUNDS, tasks)
+    producer.start()
     await turn()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    assert (len(tasks), answer.is_closed) == (0, False)  # it needs none while it relays
+    producer.stop("user_requested")
     assert answer.is_closed
+
+
+async def test_producer_that_is_cancelled_while_it_asks_ends_its_stream() -> None:
+    stream, tasks = make_stream(), TaskOwner()
+
+    async def ask() -> ScriptedAnswer:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    Producer(stream, ask, DIALECT, _BOUNDS, tasks).start()
+    await turn()
+    await tasks.cancel()
     assert _reason(stream) == "server_shutdown"
 
 
-async def test_our_own_mistake_ends_the_stream_as_interrupted() -> None:
+async def test_our_own_mistake_ends_the_stream_as_interrupted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def ask() -> ScriptedAnswer:
         raise ZeroDivisionError
 
     stream = make_stream()
-    with pytest.raises(ZeroDivisionError):
-        await Producer(stream, ask, DIALECT, _BOUNDS).run()
+    await _produce(stream, ask)
+    assert [record.message for record in caplog.records] == ["task.failed"]
     assert _reason(stream) == "interrupted"
     error = stream.opened.result().error
     assert (error and error.status) == 500
+
+
+async def test_our_own_mistake_while_it_relays_is_told_and_closes_the_connection(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire = _MAKE_WIRE[0]()
+
+    def feed(blocks: list[bytes]) -> Sequence[bytes]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(wire, "feed", feed)
+    stream, answer = make_stream(wire=wire), ScriptedAnswer([EVENT], endless=True)
+    await _run(answer, stream)
+    assert [record.message for record in caplog.records] == ["task.failed"]
+    assert (_reason(stream), answer.is_closed) == ("interrupted", True)
 
 
 async def test_full_log_stops_the_reading_until_there_is_room() -> None:
     answer = ScriptedAnswer([EVENT] * 10 + [DONE])
     stream = make_stream(max_bytes=3 * len(EVENT))
     stream.attach()
-    producer = Producer(stream, _answering(answer), DIALECT, _BOUNDS)
-    task = asyncio.create_task(producer.run())
+    producer = Producer(stream, _answering(answer), DIALECT, _BOUNDS, TaskOwner())
+    producer.start()
     await turn()
     assert (stream.is_paused, answer.fed) == (True, 1)
     producer.make_room()  # nobody has taken anything yet
@@ -218,7 +258,8 @@ async def test_full_log_stops_the_reading_until_there_is_room() -> None:
     assert (stream.is_paused, answer.fed) == (True, 1)
     stream.detach()  # nobody is there any more: the oldest events go
     producer.make_room()
-    await task
+    while not stream.log.is_closed:
+        await asyncio.sleep(0)
     assert _reason(stream) == "completed"
 
 
@@ -228,7 +269,7 @@ async def test_detach_policy_drops_the_oldest_instead() -> None:
     stream.attach()
     stream.was_read = True
     bounds = Bounds(event_max_bytes=1000, pauses=False)
-    await Producer(stream, _answering(answer), DIALECT, bounds).run()
+    await _produce(stream, _answering(answer), bounds)
     assert _reason(stream) == "completed"
     assert stream.log.last == 11
     assert stream.log.first > 1
