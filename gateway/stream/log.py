@@ -8,12 +8,18 @@ bound, and a reader that is behind them is told so, never given the tail silentl
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 
 from gateway.stream.model import StreamId
 
 #: What an event costs beside its bytes: the object's header and its place in the list.
 FRAME_OVERHEAD_BYTES = 64
 _COMPACT_AFTER = 256
+#: Fewer are formatted one by one.
+_FEW = 16
+#: The ends of lines with a number: below a thousand, and of any other.
+_NUMBERS = tuple(b"%d\n" % number for number in range(1000))
+_LAST_DIGITS = tuple(b"%03d\n" % number for number in range(1000))
 _MANY = 32
 _NOTHING = [b""] * _MANY
 
@@ -149,7 +155,7 @@ class EventLog:
             raise RuntimeError("the log is closed")
         last, count = self.last, len(blocks)
         if self._format:
-            blocks = [self._format % item for item in enumerate(blocks, last + 1)]
+            blocks = self._numbered(blocks, last + 1)
         newest = b"".join(blocks)
         self._frames += blocks
         self._newest_after, self._newest = last, newest
@@ -160,6 +166,21 @@ class EventLog:
         for listener in self._listeners:
             listener(last, last + count, newest)
         return self.is_full
+
+    def _numbered(self, blocks: Sequence[bytes], first: int) -> list[bytes]:
+        """The blocks with their ids. Formatting each by itself takes three times as long."""
+        if len(blocks) < _FEW:
+            return [self._format % item for item in enumerate(blocks, first)]
+        frames: list[bytes] = []
+        while (done := len(frames)) < len(blocks):
+            thousands, rest = divmod(first + done, 1000)
+            head = b"id: %b.%b" % (
+                self._stream_id.encode(),
+                b"%d" % thousands if thousands else b"",
+            )
+            ends = (_LAST_DIGITS if thousands else _NUMBERS)[rest : rest + len(blocks) - done]
+            frames += map(b"".join, zip(repeat(head), ends, blocks[done:]))
+        return frames
 
     def restore(self, first: int, frames: list[bytes]) -> None:
         """Fills an empty log with events as they were sent, numbered from `first`."""

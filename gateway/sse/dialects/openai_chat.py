@@ -39,6 +39,7 @@ INCOMPLETE_REASONS = frozenset(
 )
 _PLAIN_DELTA = frozenset({"role", "content"})
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
+_STOPPED = re.compile(rb'"finish_reason"\s*:\s*"stop"')
 _KEPT_BLOCKS = 16
 
 
@@ -96,7 +97,8 @@ class _ChatTranslator(ChoicesTranslator):
 
 
 class ChoicesWatcher:
-    """Waits for `[DONE]`; keeps the blocks with a finish reason until then, undecoded."""
+    """Waits for `[DONE]`; keeps the blocks with a finish reason that may be an early one until
+    then, undecoded."""
 
     def __init__(self, translator: Translator) -> None:
         self._translator = translator
@@ -108,7 +110,7 @@ class ChoicesWatcher:
             return Verdict.INCOMPLETE if is_early else Verdict.COMPLETE
         if b"error" in block and is_error(block):
             return Verdict.BROKEN
-        if _FINISH.search(block):
+        if _FINISH.search(block) and not _is_just_stopped(block):
             self._finishes = [*self._finishes[1 - _KEPT_BLOCKS :], block]
         return None
 
@@ -149,6 +151,13 @@ def _is_done(block: bytes) -> bool:
     if block.startswith(b"data: {") or DONE not in block:
         return False
     return block_data(block).startswith(DONE)
+
+
+def _is_just_stopped(block: bytes) -> bool:
+    """Whether the block has but one finish reason, and that is none for an early end. Decoding the
+    last block of an answer is one in forty of what a short one costs."""
+    is_one = block.count(b"finish_reason") == 1 and b"\\" not in block
+    return is_one and _STOPPED.search(block) is not None
 
 
 def _tool_call(call: Mapping[str, object], function: object) -> ToolCall:

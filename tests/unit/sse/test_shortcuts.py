@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from gateway.sse.decoder import SseDecoder
 from gateway.sse.dialects import DIALECTS, provider_dialect
-from gateway.sse.dialects.base import Dialect
+from gateway.sse.dialects.base import Dialect, Verdict
+from gateway.sse.dialects.common import is_incomplete
 from gateway.sse.event import Text
 from gateway.sse.usual import UsualEvent
 from tests.recordings import ANTHROPIC_STREAM, CHAT_STREAM, RESPONSES_STREAM
@@ -121,6 +122,37 @@ def test_end_of_a_recorded_stream_does_not_pass(name: str) -> None:
     dialect = DIALECTS[name]
     *_, last = _cut(dialect, _RECORDED[name])
     assert not dialect.watcher().passes(last)
+
+
+_reasons = st.sampled_from(["stop", "length", "tool_calls", "", None, 'a"stop', "finish_reason"])
+
+
+@settings(max_examples=500)
+@given(
+    reasons=st.lists(st.lists(_reasons, max_size=3), max_size=3),
+    text=st.sampled_from(["", "stop", '"finish_reason":"stop"', "finish_reason"]),
+    spaced=st.booleans(),
+    escaped=st.booleans(),
+)
+def test_early_end_is_seen_however_the_reasons_come(
+    reasons: list[list[str | None]], text: str, spaced: bool, escaped: bool
+) -> None:
+    dialect = DIALECTS["openai"]
+    blocks = []
+    for some in reasons:
+        choices = [
+            {"index": number, "delta": {"content": text}, "finish_reason": reason}
+            for number, reason in enumerate(some)
+        ]
+        said = json.dumps({"choices": choices}, separators=None if spaced else (",", ":"))
+        if escaped:
+            said = said.replace('"stop"', '"st\\u006fp"')
+        blocks.append(f"data: {said}\n\n".encode())
+    watcher = dialect.watcher()
+    assert [watcher.see(block) for block in blocks] == [None] * len(blocks)
+    is_early = is_incomplete(dialect.translator(), blocks)
+    expected = Verdict.INCOMPLETE if is_early else Verdict.COMPLETE
+    assert watcher.see(b"data: [DONE]\n\n") is expected
 
 
 def _usual_of(name: str, first: bytes) -> UsualEvent:

@@ -28,6 +28,24 @@ def test_events_are_numbered_from_1() -> None:
     )
 
 
+@given(st.lists(st.sampled_from([1, 7, 8, 60, 999, 1000, 1001, 2500]), max_size=8))
+def test_numbers_are_the_same_however_many_events_come_at_once(counts: list[int]) -> None:
+    log = _log(max_bytes=10**7, with_ids=True)
+    for count in counts:
+        log.extend([b"data: a\n\n"] * count)
+    for seq, frame in enumerate(log.events(), 1):
+        assert (
+            frame
+            == log.with_id(b"data: a\n\n", seq)
+            == b"id: %b.%d\ndata: a\n\n"
+            % (
+                _SID.encode(),
+                seq,
+            )
+        )
+    assert log.last == sum(counts)
+
+
 def test_read_gives_whole_events_and_at_least_one() -> None:
     log = _log()
     for frame in (b"aaaa", b"bb", b"cc"):
