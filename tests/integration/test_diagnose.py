@@ -86,7 +86,7 @@ async def test_bundle_shows_a_running_gateway_without_secrets_and_people(tmp_pat
     (stream,) = seen["streams"]
     assert (stream["route"], stream["events"], stream["readers"]) == ("chat", 1, [0])
     assert seen["health"]["grade"] == "A"
-    assert seen["tasks"]["producer"] == 1
+    assert seen["tasks"]["stream keeper"] == 1
     assert b"sluice_streams_active 1.0" in files["metrics.txt"]
     assert orjson.loads(files["settings.json"])["UPSTREAM_API_KEY"] == "********"
     everything = b"".join(files.values()).decode()
