@@ -275,7 +275,7 @@ class Asker:
 
 def _next(pieces: list[bytes]) -> list[bytes]:
     """Takes up to 32 KiB, so that what is fed at once stays within what a log may be over."""
-    size = len(pieces[0])
+    size = len(pieces[0]) or 1
     if size > READ_BYTES:
         starts = range(0, size, READ_BYTES)
         pieces[:1] = [pieces[0][start : start + READ_BYTES] for start in starts]

@@ -28,7 +28,9 @@ async def passage(request: web.Request, handler: Handler) -> web.StreamResponse:
     transport, started = arrive(request), time.monotonic()
     try:
         try:
-            response = await _admit(request) or await handler(request)
+            response = await _admit(request)
+            if response is None:
+                response = await handler(request)
         except ConnectionError:
             raise  # the client has gone; there is nobody to answer
         except Exception as error:
@@ -47,7 +49,7 @@ async def passage(request: web.Request, handler: Handler) -> web.StreamResponse:
     return response
 
 
-async def _admit(request: web.Request) -> web.Response | None:
+async def _admit(request: web.Request) -> web.StreamResponse | None:
     """Sound HTTP first, then CORS's questions, which it answers, who asks, and how often."""
     check_framing(request)
     if (preflight := answer_preflight(request)) is not None:

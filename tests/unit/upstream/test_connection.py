@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import UpstreamError
-from gateway.upstream.connection import UpstreamConnection
+from gateway.upstream.connection import READ_BYTES, UpstreamConnection
 from gateway.upstream.exchange import Exchange
 
 _HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -156,3 +157,20 @@ def test_nothing_is_fed_while_paused(loop: asyncio.AbstractEventLoop) -> None:
     connection.data_received(_chunk(b"four"))
     assert b"".join(heard.pieces) == b"onetwothreefour"
     assert _takes_shortcut(connection)
+
+
+@given(st.lists(st.sampled_from([0, 1, 53, 4000, 20_000, 32_768, 40_000, 70_000]), max_size=8))
+def test_what_waited_is_fed_in_pieces_of_a_bounded_size(sizes: list[int]) -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        connection, exchange, heard = _followed(loop)
+        exchange.pause()
+        waiting = [bytes([number]) * size for number, size in enumerate(sizes)]
+        connection.pieces += waiting
+        fed: list[list[bytes]] = []
+        heard.feed_many = fed.append  # type: ignore[method-assign]
+        exchange.resume()
+    finally:
+        loop.close()
+    assert b"".join(itertools.chain.from_iterable(fed)) == b"".join(waiting)
+    assert all(sum(map(len, some)) <= READ_BYTES for some in fed)
