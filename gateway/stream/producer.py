@@ -9,7 +9,6 @@ out.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Mapping, Sequence
 
@@ -19,9 +18,7 @@ from gateway.stream.answer import Answer, Ask, Opening
 from gateway.stream.limits import Bounds
 from gateway.stream.live import LiveStream
 from gateway.stream.model import Ending, error_ending
-from gateway.tasks import TaskOwner
-
-logger = logging.getLogger(__name__)
+from gateway.tasks import TaskOwner, log_failed
 
 #: A read of so much holds many events.
 _MANY_BYTES = 4096
@@ -198,7 +195,7 @@ class Producer:
         if isinstance(error, GatewayError):
             self._fail(error)
             return
-        logger.error("task.failed", exc_info=error, extra={"task": f"producer {self._stream.id}"})
+        log_failed(f"producer {self._stream.id}", error)
         self._stream.open(Opening(error=GatewayError("Something went wrong in the gateway.")))
         self._stream.end(error_ending("interrupted"))
 

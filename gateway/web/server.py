@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Any
 
 import aiohttp.http_parser
 from aiohttp import web
@@ -50,10 +49,6 @@ class _RequestHandler(web.RequestHandler):
     """One connection."""
 
     __slots__ = ()
-
-    def __init__(self, manager: web.Server, **options: Any) -> None:  # aiohttp's own
-        super().__init__(manager, **options)
-        self._messages = ShortQueue()  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """Fails the body in which the HTTP goes wrong.
@@ -108,7 +103,9 @@ class _Server(web.Server):
     note_malformed: Callable[[web.BaseRequest, BadRequest], None]
 
     def __call__(self) -> web.RequestHandler:
-        return _RequestHandler(self, loop=self._loop, **self._kwargs)
+        handler = _RequestHandler(self, loop=self._loop, **self._kwargs)
+        handler._messages = ShortQueue()  # type: ignore[assignment]  # noqa: SLF001
+        return handler
 
 
 class Runner(web.AppRunner):
