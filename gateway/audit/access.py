@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from gateway.audit import tables
 from gateway.audit.bundle import Bundle
 from gateway.audit.canonical import Json, Object, decode, to_text
-from gateway.audit.crossing import signers
+from gateway.audit.crossing import signed
 from gateway.audit.event import CLEAR
 from gateway.audit.keyfile import Key
 from gateway.audit.ledger import stored_head
@@ -23,7 +23,7 @@ from gateway.audit.merkle import NodeReader, leaf_hash
 from gateway.audit.policy import Cls, Policy
 from gateway.audit.proofs import inclusion_proof
 from gateway.audit.record import Personal
-from gateway.audit.store import Stored, keep_checkpoint, node_reader
+from gateway.audit.store import Stored, node_reader
 from gateway.audit.subject import Place
 
 FORMAT = "sluice-audit-person/1"
@@ -72,15 +72,11 @@ def signed_heads(
     connection: sa.Connection, logs: Iterable[int], keys: Sequence[Key], now_ms: int
 ) -> dict[int, str]:
     """A checkpoint for each of these logs as it is stored now, kept like any other."""
-    table, notes = tables.checkpoints, {}
-    for log in logs:
-        head = stored_head(connection, log).checkpoint
-        by = signers(connection, log, head.origin, keys, crosses=False)
-        note = notes[log] = str(head.signed_by(by))
-        same = (table.c.log == log) & (table.c.size == head.size)
-        if note not in connection.scalars(sa.select(table.c.note).where(same)).all():
-            keep_checkpoint(connection, log, head.size, now_ms, note)
-    return notes
+    heads = {log: stored_head(connection, log) for log in logs}
+    return {
+        log: str(signed(connection, head, keys, now_ms, crosses=False))
+        for log, head in heads.items()
+    }
 
 
 def read_found(

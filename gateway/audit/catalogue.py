@@ -14,14 +14,14 @@ import sqlalchemy as sa
 import gateway
 from gateway.audit import tables
 from gateway.audit.canonical import Json, Object, encode, to_text
-from gateway.audit.crossing import crossing, signers
+from gateway.audit.crossing import crossing, signed
 from gateway.audit.draft import Drafter
 from gateway.audit.keyfile import Key
 from gateway.audit.ledger import Entry, Head, Ledger, stored_head
 from gateway.audit.merkle import Frontier, frontier_at
 from gateway.audit.note import Note
 from gateway.audit.policy import DAY_S
-from gateway.audit.store import keep_checkpoint, node_reader
+from gateway.audit.store import node_reader
 from gateway.audit.uuids import uuid7
 from gateway.database import Database
 from gateway.errors import AuditError
@@ -121,67 +121,52 @@ class Catalogue:
         head = self._begin(connection, head, now_ms)
         return Opened(head, False, unknown, abandoned, silence_ms)
 
-    def note_head(
+    def sign(
         self, connection: sa.Connection, head: Head, now_ms: int, keys: Sequence[Key]
-    ) -> Head:
-        """How far a log has come; the catalogue after it. A new key among those that may sign is
-        announced first."""
+    ) -> list[Note]:
+        """Signs a log that has announced the current one of these keys, as far as it has come, and
+        the catalogue, which tells of it."""
         catalogue = self._lock(connection, now_ms)
-        crossed = crossing(connection, catalogue.id, catalogue.origin, keys)
-        if crossed is not None:
-            told = ("audit.key.rotated", crossed.announcement())
-            catalogue = self._append(connection, catalogue, now_ms, told)
-        return self._append(connection, catalogue, now_ms, ("log.head", _told(head)))
+        mine = signed(connection, head, keys, now_ms, crosses=True)
+        told = ("log.head", _told(head))
+        return [mine, self._signed(connection, catalogue, now_ms, keys, told)]
 
-    def note_heads(self, connection: sa.Connection, now_ms: int) -> list[Head]:
-        """How far each open log has come that has grown since it was signed; the catalogue last."""
-        catalogue, logs, signed = self._lock(connection, now_ms), tables.logs, tables.checkpoints
-        is_signed = sa.exists().where(signed.c.log == logs.c.id, signed.c.size == logs.c.size)
+    def sign_all(self, connection: sa.Connection, now_ms: int, keys: Sequence[Key]) -> list[Note]:
+        """Signs each open log that has grown since it was signed, and the catalogue."""
+        catalogue, logs, marks = self._lock(connection, now_ms), tables.logs, tables.checkpoints
+        is_signed = sa.exists().where(marks.c.log == logs.c.id, marks.c.size == logs.c.size)
         open_ = (logs.c.state == "open") & (logs.c.kind != "catalogue")
         found = connection.scalars(sa.select(logs.c.id).where(open_, ~is_signed)).all()
         heads = [stored_head(connection, one) for one in found]
-        for head in heads:
-            catalogue = self._append(connection, catalogue, now_ms, ("log.head", _told(head)))
-        return [*heads, catalogue]
+        notes = [signed(connection, head, keys, now_ms, crosses=False) for head in heads]
+        told = [("log.head", _told(head)) for head in heads]
+        return [*notes, self._signed(connection, catalogue, now_ms, keys, *told)]
+
+    def sign_ended(self, connection: sa.Connection, now_ms: int, keys: Sequence[Key]) -> list[Note]:
+        """Signs logs that have ended without a checkpoint over their last records, as a crash
+        leaves them. One whose tree isn't that of its rows is nobody's to sign."""
+        logs, marks = tables.logs, tables.checkpoints
+        is_signed = sa.exists().where(marks.c.log == logs.c.id, marks.c.size == logs.c.size)
+        ended = logs.c.state.in_(("closed", "abandoned"))
+        rows = connection.execute(sa.select(logs).where(ended, logs.c.size > 0, ~is_signed))
+        heads = [Head(r.id, r.origin, r.last_ts, Frontier.restore(r.frontier)) for r in rows]
+        sound = [head for head in heads if _is_sound(connection, head)]
+        return [signed(connection, head, keys, now_ms, crosses=False) for head in sound]
 
     def note_alive(self, connection: sa.Connection, head: Head, now_ms: int) -> None:
         """This log has somebody, though nothing may have happened that goes into it."""
         logs = tables.logs
         connection.execute(sa.update(logs).where(logs.c.id == head.id).values(seen_ms=now_ms))
 
-    def close(self, connection: sa.Connection, head: Head, now_ms: int) -> Head:
-        """Nothing more is written to this log; the catalogue after it."""
+    def close(
+        self, connection: sa.Connection, head: Head, now_ms: int, keys: Sequence[Key]
+    ) -> list[Note]:
+        """Nothing more is written to this log: signs it, and the catalogue."""
         catalogue = self._lock(connection, now_ms)
         _set_state(connection, head, "closed")
-        return self._append(connection, catalogue, now_ms, ("log.closed", _told(head)))
-
-    def keep_signed(
-        self,
-        connection: sa.Connection,
-        heads: Sequence[Head],
-        now_ms: int,
-        keys: Sequence[Key],
-        own: str,
-    ) -> list[Note]:
-        """Signs logs as far as they have come, and stores each checkpoint unless this very one is
-        there. `own` is the log that this process writes to."""
-        notes = []
-        for head in heads:
-            crosses = head.origin in (own, self.origin)
-            by = signers(connection, head.id, head.origin, keys, crosses=crosses)
-            notes.append(head.checkpoint.signed_by(by))
-            _keep(connection, head, now_ms, str(notes[-1]))
-        return notes
-
-    def unsigned(self, connection: sa.Connection) -> list[Head]:
-        """Logs that have ended without a checkpoint over their last records, as a crash leaves
-        them. One whose tree isn't that of its rows is nobody's to sign."""
-        logs, marks = tables.logs, tables.checkpoints
-        signed = sa.exists().where(marks.c.log == logs.c.id, marks.c.size == logs.c.size)
-        ended = logs.c.state.in_(("closed", "abandoned"))
-        rows = connection.execute(sa.select(logs).where(ended, logs.c.size > 0, sa.not_(signed)))
-        heads = [Head(r.id, r.origin, r.last_ts, Frontier.restore(r.frontier)) for r in rows]
-        return [head for head in heads if _is_sound(connection, head)]
+        last = signed(connection, head, keys, now_ms, crosses=False)
+        told = ("log.closed", _told(head))
+        return [last, self._signed(connection, catalogue, now_ms, keys, told)]
 
     def tell(
         self, connection: sa.Connection, events: Sequence[tuple[str, Object]], now_ms: int
@@ -199,6 +184,23 @@ class Catalogue:
         _set_state(connection, head, "dropped")
         self._append(connection, catalogue, now_ms, ("log.dropped", _told(head)))
         return True
+
+    def _signed(
+        self,
+        connection: sa.Connection,
+        catalogue: Head,
+        now_ms: int,
+        keys: Sequence[Key],
+        *events: tuple[str, Object],
+    ) -> Note:
+        """Has the catalogue tell this and signs it, all while it is locked: what one process signs
+        with a new key is never smaller than what announces that key. A crossing goes first."""
+        crossed = crossing(connection, catalogue, keys)
+        if crossed is not None:
+            events = (("audit.key.rotated", crossed.announcement()), *events)
+        if events:
+            catalogue = self._append(connection, catalogue, now_ms, *events)
+        return signed(connection, catalogue, keys, now_ms, crosses=True)
 
     def _lock(self, connection: sa.Connection, now_ms: int) -> Head:
         logs = tables.logs
@@ -296,13 +298,6 @@ def _is_sound(connection: sa.Connection, head: Head) -> bool:
     except AuditError:
         return False
     return rebuilt.save() == head.frontier.save()
-
-
-def _keep(connection: sa.Connection, head: Head, now_ms: int, note: str) -> None:
-    table, size = tables.checkpoints, head.frontier.size
-    same = (table.c.log == head.id) & (table.c.size == size)
-    if note not in connection.scalars(sa.select(table.c.note).where(same)).all():
-        keep_checkpoint(connection, head.id, size, now_ms, note)
 
 
 def _is_over(connection: sa.Connection, log_id: int) -> bool:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from gateway.audit import note, tables
+from gateway.audit import tables
 from gateway.audit.canonical import Object, to_text
 from gateway.audit.keyfile import Key
-from gateway.audit.note import Signer
+from gateway.audit.ledger import Head
+from gateway.audit.note import Note, Signer, parse
+from gateway.audit.store import keep_checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,37 +33,54 @@ class Crossing:
         return told | {"public": to_text(public)}
 
 
-def crossing(
-    connection: sa.Connection, log_id: int, origin: str, keys: Sequence[Key]
-) -> Crossing | None:
-    """None where nothing was signed yet, or the current key signed last, or the old one is gone.
+def crossing(connection: sa.Connection, head: Head, keys: Sequence[Key]) -> Crossing | None:
+    """None where nothing was signed yet, or the current key signed last, or all old ones are gone.
 
     `keys` are those that may sign, the current one first.
     """
-    before = _signed_last(connection, log_id, origin, keys)
-    return None if before is None or before.id == keys[0].id else Crossing(before, keys[0])
+    last = _last_signers(connection, head, keys)
+    if last is None or last[:1] == [keys[0]] or len(keys) == 1:
+        return None
+    return Crossing((*last, keys[1])[0], keys[0])
 
 
-def signers(
-    connection: sa.Connection, log_id: int, origin: str, keys: Sequence[Key], *, crosses: bool
-) -> list[Signer]:
-    """Who signs this log now: the current key, at a crossing the one before too.
+def signed(
+    connection: sa.Connection, head: Head, keys: Sequence[Key], now_ms: int, *, crosses: bool
+) -> Note:
+    """The log's checkpoint as far as it has come; stored, unless one with these signatures is.
 
-    Only who writes to a log `crosses`: it has announced the new key. Others sign with the key that
-    signed last.
+    The key that signed last signs. With `crosses` the current one does too: only for who has
+    announced it in what is signed. Where the last one isn't among these keys, since another process
+    is ahead of this one, all of them sign.
     """
-    before = _signed_last(connection, log_id, origin, keys) or keys[0]
-    both = dict.fromkeys((before.id, keys[0].id)) if crosses else {before.id: None}
-    return [Signer(origin, key.secret) for key in keys if key.id in both]
+    last = _last_signers(connection, head, keys)
+    by = {one.id for one in (keys[:1] if last is None else last[:1] or keys)}
+    by |= {keys[0].id} if crosses else set()
+    signers = [Signer(head.origin, key.secret) for key in keys if key.id in by]
+    note = head.checkpoint.signed_by(signers)
+    return _kept(connection, head, note, now_ms)
 
 
-def _signed_last(
-    connection: sa.Connection, log_id: int, origin: str, keys: Sequence[Key]
-) -> Key | None:
-    """The newest of these keys that has signed the log's last checkpoint."""
+def _last_signers(connection: sa.Connection, head: Head, keys: Sequence[Key]) -> list[Key] | None:
+    """Those of these keys that signed the last checkpoint up to here, the newest first; None if
+    there is no checkpoint. Another process may have signed a larger one already."""
     table = tables.checkpoints
-    query = sa.select(table.c.note).where(table.c.log == log_id)
-    last = connection.scalar(query.order_by(table.c.size.desc(), table.c.ts.desc()).limit(1))
-    signed = {one.key_id for one in note.parse(last).signatures} if last is not None else set()
-    made = (key for key in keys if Signer(origin, key.secret).verifier.key_id in signed)
-    return next(made, None)
+    upto = (table.c.log == head.id) & (table.c.size <= head.frontier.size)
+    newest = sa.select(table.c.note).where(upto).order_by(table.c.size.desc(), table.c.ts.desc())
+    last = connection.scalar(newest.limit(1))
+    if last is None:
+        return None
+    ids = {one.key_id for one in parse(last).signatures}
+    return [key for key in keys if Signer(head.origin, key.secret).verifier.key_id in ids]
+
+
+def _kept(connection: sa.Connection, head: Head, note: Note, now_ms: int) -> Note:
+    table, size = tables.checkpoints, head.frontier.size
+    same = (table.c.log == head.id) & (table.c.size == size)
+    ts = now_ms
+    for row in connection.execute(sa.select(table.c.ts, table.c.note).where(same)):
+        if row.note.startswith(note.text) and all(str(one) in row.note for one in note.signatures):
+            return parse(row.note)
+        ts = max(ts, row.ts + 1)
+    keep_checkpoint(connection, head.id, size, ts, str(note))
+    return note

@@ -22,9 +22,10 @@ from gateway.audit.checkpoint import Checkpoint
 from gateway.audit.crossing import crossing
 from gateway.audit.draft import Drafter
 from gateway.audit.instant import now_ms
+from gateway.audit.keyfile import Key
 from gateway.audit.ledger import Entry, Head
 from gateway.audit.manner import Manner, Meter
-from gateway.audit.note import Signer, parse
+from gateway.audit.note import Note, Signer, parse
 from gateway.audit.people import Pseudonymiser
 from gateway.audit.record import Record
 from gateway.audit.reserve import Reserve
@@ -300,18 +301,18 @@ class AuditLog:
         for kind, key in made:
             self.note("audit.key.created", {"kind": kind, "key": key})
 
-    async def sign(self) -> Checkpoint | None:
+    async def sign(self, words: Mapping[str, str | bytes] | None = None) -> Checkpoint | None:
         """Signs the log as it is stored, tells the catalogue, and sends copies outside. Nothing
-        happens if nothing was written since."""
+        happens if nothing was written since. A new key is announced first, with these `words`."""
         writer, catalogue = self._writer, self._catalogue
         if writer is None or catalogue is None:
             return None
-        await self._announce_key(writer)
-        if writer.head.frontier.size == self._signed_size:
+        keys = self.people.sign_keys  # those that are announced sign, whoever reads keys meanwhile
+        await self._announce_key(writer, keys, words)
+        head, now = writer.head, now_ms()
+        if head.frontier.size == self._signed_size:
             return None
-        head, now, keys = writer.head, now_ms(), self.people.sign_keys
-        work = partial(catalogue.note_head, head=head, now_ms=now, keys=keys)
-        await self._keep_signed(head, await self.store.run(work, writes=True))
+        await self._signed(partial(catalogue.sign, head=head, now_ms=now, keys=keys))
         self._signed_size = head.frontier.size
         self._anchor(head.checkpoint, now)
         return head.checkpoint
@@ -324,8 +325,8 @@ class AuditLog:
             AuditError: there is no key to sign with.
         """
         if self._catalogue is not None:
-            work = partial(self._catalogue.note_heads, now_ms=now_ms())
-            await self._keep_signed(*await self.store.run(work, writes=True))
+            keys = self.people.sign_keys
+            await self._signed(partial(self._catalogue.sign_all, now_ms=now_ms(), keys=keys))
 
     async def sign_ended(self) -> None:
         """Signs the logs that a crash has ended: what no checkpoint covers is never swept.
@@ -333,10 +334,17 @@ class AuditLog:
         Raises:
             AuditStoreError: the store is away.
         """
-        if self._catalogue is not None and (
-            heads := await self.store.run(self._catalogue.unsigned)
-        ):
-            await self._keep_signed(*heads)
+        if self._catalogue is not None:
+            keys = self.people.sign_keys
+            await self._signed(partial(self._catalogue.sign_ended, now_ms=now_ms(), keys=keys))
+
+    async def _signed(self, work: partial[list[Note]]) -> None:
+        """Signs, and sends copies outside."""
+        now = now_ms()
+        if notes := await self.store.run(work, writes=True):
+            for note in notes:
+                self._anchors.checkpoint(note, now)
+            self._meter.audit_signed(now / 1000)
 
     async def tell_catalogue(self, events: Sequence[tuple[str, Object]]) -> None:
         """Says in the catalogue again what still holds.
@@ -359,22 +367,6 @@ class AuditLog:
         work = partial(self._catalogue.drop, log_id=log_id, now_ms=now_ms())
         return await self.store.run(work, writes=True)
 
-    async def _keep_signed(self, *heads: Head) -> None:
-        """Catalogue last: it tells of the others."""
-        now, catalogue = now_ms(), self._catalogue
-        if catalogue is None:
-            return
-        work = partial(
-            catalogue.keep_signed,
-            heads=heads,
-            now_ms=now,
-            keys=self.people.sign_keys,
-            own=self.origin or "",
-        )
-        for note in await self.store.run(work, writes=True):
-            self._anchors.checkpoint(note, now)
-        self._meter.audit_signed(now / 1000)
-
     async def follow_keys(self, words: Mapping[str, str | bytes] | None = None) -> None:
         """Takes over keys that another process has made, and signs with them from now on.
 
@@ -384,16 +376,12 @@ class AuditLog:
         """
         self._made += await asyncio.to_thread(self.people.refresh, now_ms())
         self._tell_keys()
-        if self._writer is not None:
-            await self._announce_key(self._writer, words)
-        await self.sign()
+        await self.sign(words)
 
     async def _announce_key(
-        self, writer: Writer, words: Mapping[str, str | bytes] | None = None
+        self, writer: Writer, keys: Sequence[Key], words: Mapping[str, str | bytes] | None
     ) -> None:
-        head, keys = writer.head, self.people.sign_keys
-        find = partial(crossing, log_id=head.id, origin=head.origin, keys=keys)
-        crossed = await self.store.run(find)
+        crossed = await self.store.run(partial(crossing, head=writer.head, keys=keys))
         if crossed is not None and crossed.after.id != self._announced:
             await self.record("audit.key.rotated", crossed.announcement(), words)
             self._announced = crossed.after.id
@@ -406,14 +394,10 @@ class AuditLog:
             self.note("audit.anchor", fields)
 
     async def _close_log(self, head: Head) -> None:
-        catalogue = self._catalogue
-        if catalogue is None:
-            return
-
-        def work(connection: object) -> Head:
-            return catalogue.close(connection, head, now_ms())  # type: ignore[arg-type]
-
-        await self._keep_signed(head, await self.store.run(work, writes=True))
+        if self._catalogue is not None:
+            keys = self.people.sign_keys
+            work = partial(self._catalogue.close, head=head, now_ms=now_ms(), keys=keys)
+            await self._signed(work)
 
     def _signer(self, origin: str) -> Signer:
         return self.people.signer(origin or self.manner.origin)

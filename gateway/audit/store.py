@@ -145,7 +145,7 @@ class AuditStore:
         return await self.run(partial(read_records, log_id=log_id, start=start, end=end))
 
     async def checkpoints(self, log_id: int) -> list[tuple[int, str]]:
-        """Time and note of each, the oldest first."""
+        """Time and note of each, by size and then by time."""
         return await self.run(partial(read_checkpoints, log_id=log_id))
 
 
@@ -177,7 +177,8 @@ def read_records(connection: sa.Connection, log_id: int, start: int, end: int) -
 def read_checkpoints(connection: sa.Connection, log_id: int) -> list[tuple[int, str]]:
     table = tables.checkpoints
     query = sa.select(table.c.ts, table.c.note).where(table.c.log == log_id)
-    return [(row.ts, row.note) for row in connection.execute(query.order_by(table.c.size))]
+    ordered = query.order_by(table.c.size, table.c.ts)
+    return [(row.ts, row.note) for row in connection.execute(ordered)]
 
 
 def last_checkpoints(connection: sa.Connection, within_ms: int) -> list[tuple[int, str]]:
