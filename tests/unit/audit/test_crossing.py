@@ -48,6 +48,8 @@ async def test_keys_that_change_while_many_sign_are_followed_from_the_first(
                 await asyncio.to_thread(keys.rotate, "sign", now_ms())
                 await asyncio.sleep(0.15)
             is_over.set()
+        for audited in logs:
+            await audited.log.follow_keys()
     await assert_sound(tmp_path, database_url, key=str(first))
     async with stored(tmp_path, database_url) as store:
         [catalogue] = [one for one in await store.logs() if one.kind == "catalogue"]
