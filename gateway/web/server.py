@@ -5,21 +5,13 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-from collections.abc import Callable
-from functools import partial
-from http import HTTPStatus
 
 import aiohttp.http_parser
 from aiohttp import web
-from aiohttp.web_protocol import _ErrInfo
 
-from gateway.errors import BadRequest, GatewayError, SettingsError
-from gateway.queues import ShortQueue
+from gateway.errors import SettingsError
 from gateway.settings import Settings
-from gateway.telemetry.trace import accept
-from gateway.web.audited import note_malformed
-from gateway.web.response import error_response
-from gateway.web.services import SERVICES
+from gateway.web.protocol import Server
 
 logger = logging.getLogger("sluice.request")
 
@@ -45,69 +37,6 @@ def check_parser() -> None:
         )
 
 
-class _RequestHandler(web.RequestHandler):
-    """One connection."""
-
-    __slots__ = ()
-
-    def data_received(self, data: bytes) -> None:
-        """Fails the body in which the HTTP goes wrong.
-
-        aiohttp 3.14.5 only queues an answer for after it, and whoever reads the body waits for
-        ever. The connection is closed after the reader's own answer.
-        """
-        super().data_received(data)
-        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
-            self._fail_open_body()
-
-    def _fail_open_body(self) -> None:
-        bodies = [body for message, body in self._messages if not isinstance(message, _ErrInfo)]
-        if self._current_request is not None:
-            bodies.append(self._current_request.content)
-        for body in bodies:
-            if not body.is_eof():
-                body.set_exception(web.RequestPayloadError("malformed"))
-                body.feed_eof()
-                self._messages.pop()
-                self.close()
-                return
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answers what the parser refused, without quoting it as aiohttp would."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("the response has begun")
-        trace_id = accept(None, None).trace_id
-        error: GatewayError
-        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            error = BadRequest("The request isn't valid HTTP.", code="bad_http", status=status)
-        else:
-            error = GatewayError("Something went wrong in the gateway.")
-            logger.error("request.failed", exc_info=exc, extra={"trace_id": trace_id})
-        fields = {"trace_id": trace_id, "status": error.status, "code": error.code}
-        logger.info("request.refused", extra=fields)
-        if isinstance(error, BadRequest) and isinstance(self._manager, _Server):
-            self._manager.note_malformed(request, error)
-        response = error_response(error, path="", trace_id=trace_id)
-        response.headers["X-Trace-ID"] = trace_id
-        response.force_close()
-        return response
-
-
-class _Server(web.Server):
-    note_malformed: Callable[[web.BaseRequest, BadRequest], None]
-
-    def __call__(self) -> web.RequestHandler:
-        handler = _RequestHandler(self, loop=self._loop, **self._kwargs)
-        handler._messages = ShortQueue()  # type: ignore[assignment]  # noqa: SLF001
-        return handler
-
-
 class Runner(web.AppRunner):
     """Serves one application; every limit of aiohttp that matters here is set explicitly."""
 
@@ -128,8 +57,8 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
-        server.__class__ = _Server  # aiohttp has no hook for the answer to a parser's error
-        vars(server)["note_malformed"] = partial(note_malformed, self.app[SERVICES])
+        server.__class__ = Server  # aiohttp has no hook for who speaks with a client
+        vars(server)["app"] = self.app
         return server
 
 

@@ -104,9 +104,10 @@ async def serve_from_start(
         if stream.kept is not None:
             # What a client has heard of can be read after a crash.
             await wait_at_most(stream.kept, _STORE_WAIT_S)
-        passed = Headers() if stream.is_typed else returned_with_stream(opening.headers)
-        passed.update(marks or {})
-        response, relaying = await begin_relay(request, stream, manner, passed=passed)
+        response, relaying = await begin_relay(
+            request, stream, manner, passed=_passed(stream, opening, marks)
+        )
+        del opening
         await relaying
     except Unavailable as error:
         stop_unrecorded(request, stream, error)
@@ -115,6 +116,12 @@ async def serve_from_start(
         return response
     finally:
         services.hub.leave(stream)
+
+
+def _passed(stream: LiveStream, opening: Opening, marks: Mapping[str, str] | None) -> Headers:
+    passed = Headers() if stream.is_typed else returned_with_stream(opening.headers)
+    passed.update(marks or {})
+    return passed
 
 
 async def await_opening(stream: LiveStream, delay_s: float) -> Opening:
