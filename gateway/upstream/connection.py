@@ -12,8 +12,10 @@ from functools import partial
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import RawResponseMessage
 
 from gateway.chunks import SIZE_LINES
+from gateway.heads import forget_head
 from gateway.queues import NOTHING, ShortQueue
 
 _SIZE_LINE_MAX = 5
@@ -99,6 +101,10 @@ class UpstreamConnection(ResponseHandler):
             _break_off(payload)
         if self.on_data is not None:
             self.on_data()
+
+    def forget_head(self, head: RawResponseMessage) -> None:
+        """Has the parser keep nothing of what it has read."""
+        forget_head(self._parser, head.raw_headers)
 
     def hold(self) -> None:
         """Stops the transport alone: `pause_reading` would make the parser, which has nothing in

@@ -15,10 +15,11 @@ import aiohttp
 from aiohttp import hdrs
 from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, RawResponseMessage, StreamWriter
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDictProxy
 from yarl import URL
 
 from gateway.errors import UpstreamError
+from gateway.heads import NO_HEADERS
 from gateway.upstream.connection import (
     READ_BYTES,
     FollowedBody,
@@ -30,8 +31,6 @@ from gateway.upstream.spares import Spares
 
 #: How long the end of a body is waited for whose content is complete, to reuse the connection.
 LINGER_S = 0.25
-
-_NO_HEADERS = CIMultiDictProxy(CIMultiDict[str]())
 
 
 class Follower(Protocol):
@@ -93,7 +92,7 @@ class Exchange:
     def follow(self, follower: Follower) -> None:
         """Gives the body to `follower` from now on; nobody may `read` any more."""
         self._follower = follower
-        self.headers = _NO_HEADERS  # a KiB and a half; whoever needs them has them
+        self.headers = NO_HEADERS  # a KiB and a half; whoever needs them has them
         protocol, payload = self._protocol, self._payload
         while payload.exception() is None and (begun := payload.read_nowait()):
             protocol.pieces.append(begun)  # reading lets a paused parser go on, which adds more
@@ -270,6 +269,7 @@ class Asker:
         head, payload = await protocol.read()
         while HTTPStatus.CONTINUE <= head.code < HTTPStatus.OK and head.code != 101:
             head, payload = await protocol.read()  # an interim answer
+        protocol.forget_head(head)
         return Exchange(connection, protocol, head, payload)
 
 

@@ -9,6 +9,7 @@ import orjson
 from aiohttp import StreamReader, hdrs, web
 
 from gateway.errors import BadRequest
+from gateway.heads import NO_HEADERS
 from gateway.queues import NOTHING
 from gateway.web.services import SERVICES
 
@@ -68,10 +69,13 @@ def let_go(request: web.Request) -> None:
     """Gives back what nobody needs while the answer runs, and the body has been read."""
     # The time after the answer gets a timer of its own.
     request.protocol.keep_alive(True)
-    request._cache.clear()  # noqa: SLF001 - what aiohttp has read in the headers; it reads again
     content = request.content
     if type(content) is StreamReader and content.at_eof():
         content._buffer = NOTHING  # noqa: SLF001
+    # Who asks, and what for, is known by now.
+    request._message = request._message._replace(headers=NO_HEADERS)  # noqa: SLF001
+    request._headers = NO_HEADERS  # noqa: SLF001
+    request._cache.clear()  # noqa: SLF001 - what aiohttp has read in them
 
 
 def is_json(request: web.Request) -> bool:

@@ -1,8 +1,8 @@
 """Speaking HTTP with one client: aiohttp's protocol, and a short way from its parser to the routes.
 
 aiohttp makes a task and two coroutines more for each request: a KiB for as long as a stream runs,
-and two of the event loop's turns. docs/load.md. What it does with what its parser refuses is
-different here too.
+and two of the event loop's turns. docs/load.md. What it does with what its parser refuses, and what
+its parser keeps, is different here too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import ERROR, _ErrInfo
 
 from gateway.errors import BadRequest, GatewayError
+from gateway.heads import forget_head
 from gateway.queues import ShortQueue
 from gateway.telemetry.trace import accept
 from gateway.web.audited import note_malformed
@@ -159,9 +160,12 @@ class ClientProtocol(web.RequestHandler):
         super().data_received(data)
         if not self._messages:
             return
-        message, _ = self._messages[-1]
+        message, body = self._messages[-1]
         if isinstance(message, _ErrInfo):
             self._fail_open_body()
+        elif message.raw_headers:
+            forget_head(self._parser, message.raw_headers)
+            self._messages[-1] = message._replace(raw_headers=()), body
 
     def _fail_open_body(self) -> None:
         """Fails the body in which the HTTP goes wrong.

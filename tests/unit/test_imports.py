@@ -45,6 +45,7 @@ FOUNDATIONS: dict[str, set[str]] = {
     "tasks": {"sse", "errors"},
     "backoff": {"sse", "errors"},
     "chunks": {"sse", "errors"},
+    "heads": {"sse", "errors"},
     "queues": {"sse", "errors"},
     "__init__": {"errors"},
 }

@@ -95,13 +95,17 @@ def _check_body(request: web.Request) -> None:
 
 
 def _check_header_bytes(request: web.Request) -> None:
-    if sum(len(name) + len(value) + 4 for name, value in request.raw_headers) > _MAX_HEADERS_BYTES:
-        raise BadFraming("The headers are too large.", code="headers_too_large", status=431)
-    for name, value in request.raw_headers:
-        if not name.isascii() or (b"_" in name and _is_ours(name)):
+    headers, size = request.headers.items(), 0
+    for name, value in headers:
+        size += len(name) + len(value) + 4
+        if not name.isascii() or ("_" in name and _is_ours(name)):
             raise BadFraming("A header's name is malformed.", code="bad_header")
-        if not value.isascii() and _is_ours(name):
-            raise BadFraming("A header has bytes that aren't ASCII.", code="bad_header")
+        if not value.isascii():
+            if _is_ours(name):
+                raise BadFraming("A header has bytes that aren't ASCII.", code="bad_header")
+            size += len(value.encode(errors="surrogateescape")) - len(value)
+    if size > _MAX_HEADERS_BYTES:
+        raise BadFraming("The headers are too large.", code="headers_too_large", status=431)
 
 
 def _check_wishes(request: web.Request) -> None:
@@ -123,12 +127,12 @@ def _words(request: web.Request, name: str) -> list[str]:
     return [word.strip().lower() for line in lines for word in line.split(",")]
 
 
-def _is_ours(name: bytes) -> bool:
-    lower = name.lower().replace(b"_", b"-")
+def _is_ours(name: str) -> bool:
+    lower = name.lower().replace("_", "-")
     return lower.startswith(_OUR_PREFIXES) or lower in _OUR_HEADERS
 
 
-_OUR_PREFIXES = (b"x-stream-", b"x-trace", b"x-user", b"x-connection", b"x-performance")
+_OUR_PREFIXES = ("x-stream-", "x-trace", "x-user", "x-connection", "x-performance")
 _OUR_HEADERS = frozenset(
-    (b"authorization", b"idempotency-key", b"last-event-id", b"traceparent", b"x-api-key")
+    ("authorization", "idempotency-key", "last-event-id", "traceparent", "x-api-key")
 )
