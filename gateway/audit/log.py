@@ -25,7 +25,7 @@ from gateway.audit.instant import now_ms
 from gateway.audit.keyfile import Key
 from gateway.audit.ledger import Entry, Head
 from gateway.audit.manner import Manner, Meter
-from gateway.audit.note import Note, Signer, parse
+from gateway.audit.note import Note, parse
 from gateway.audit.people import Pseudonymiser
 from gateway.audit.record import Record
 from gateway.audit.reserve import Reserve
@@ -233,7 +233,8 @@ class AuditLog:
         await self.store.open()
         is_gateway = self.manner.kind == "gateway"
         ends = await self._reserve.ends() if is_gateway else {}
-        public, manner = self._signer("").verifier.public, self.manner
+        manner = self.manner
+        public = self.people.signer(manner.origin).verifier.public
         identity = catalogues.Identity(manner.origin, manner.instance, public, manner.kind)
         catalogue = Catalogue(self.store.database, self.drafter, identity)
         work = partial(catalogue.open, now_ms=now_ms(), resumes=not self.store.is_shared, ends=ends)
@@ -248,12 +249,11 @@ class AuditLog:
         early, self._early = self._early, []
         for entry in early:
             self._writer.submit(entry)
-        has_crashed = opened.is_resumed or opened.unknown or opened.abandoned
-        level = logging.INFO if has_crashed else logging.DEBUG
-        logger.log(level, "audit.opened", extra=_found(opened))
+        level = logging.INFO if opened.after_crash else logging.DEBUG
+        logger.log(level, "audit.opened", extra=opened.fields())
         await self.sign_ended()
         await self.sign()
-        if has_crashed:  # after what is new, which nobody has yet
+        if opened.after_crash:  # after what is new, which nobody has yet
             await self._copy_again()
 
     async def _copy_again(self) -> None:
@@ -398,15 +398,3 @@ class AuditLog:
             keys = self.people.sign_keys
             work = partial(self._catalogue.close, head=head, now_ms=now_ms(), keys=keys)
             await self._signed(work)
-
-    def _signer(self, origin: str) -> Signer:
-        return self.people.signer(origin or self.manner.origin)
-
-
-def _found(opened: Opened) -> dict[str, object]:
-    return {
-        "log": opened.head.origin,
-        "resumed": opened.is_resumed,
-        "unknown": opened.unknown,
-        "abandoned": opened.abandoned,
-    }
