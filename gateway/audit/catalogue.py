@@ -51,15 +51,6 @@ class Opened:
     def after_crash(self) -> bool:
         return self.is_resumed or self.unknown + self.abandoned > 0
 
-    def fields(self) -> dict[str, object]:
-        """Of the line that tells of it."""
-        return {
-            "log": self.head.origin,
-            "resumed": self.is_resumed,
-            "unknown": self.unknown,
-            "abandoned": self.abandoned,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Identity:

@@ -250,7 +250,13 @@ class AuditLog:
         for entry in early:
             self._writer.submit(entry)
         level = logging.INFO if opened.after_crash else logging.DEBUG
-        logger.log(level, "audit.opened", extra=opened.fields())
+        found = {
+            "log": opened.head.origin,
+            "resumed": opened.is_resumed,
+            "unknown": opened.unknown,
+            "abandoned": opened.abandoned,
+        }
+        logger.log(level, "audit.opened", extra=found)
         await self.sign_ended()
         await self.sign()
         if opened.after_crash:  # after what is new, which nobody has yet
