@@ -31,7 +31,7 @@ const $ = (id) => document.getElementById(id);
 export class Controls {
   /** `token()` gives the admin token; `say(text)` tells the operator how it went. */
   constructor(token, say) {
-    Object.assign(this, { token, say, state: null });
+    Object.assign(this, { token, say, state: null, sending: 0 });
     for (const [name, property] of Object.entries(FIELDS)) {
       const field = $(`control-${name}`);
       field.addEventListener('change', () => field.reportValidity() && this._change({ [name]: field[property] }));
@@ -43,8 +43,13 @@ export class Controls {
     $('cleanup').addEventListener('click', () => this._cleanUp());
   }
 
-  /** Shows what is in force, but for a field that is being changed. */
+  /** Shows a snapshot, unless it may be of before a change that is under way. */
   show(state) {
+    if (this.sending === 0) this._show(state);
+  }
+
+  /** Shows what is in force, but for a field that is being changed. */
+  _show(state) {
     this.state = state;
     for (const [name, property] of Object.entries(FIELDS)) {
       const field = $(`control-${name}`);
@@ -64,12 +69,15 @@ export class Controls {
   }
 
   async _send(method, wanted, done) {
+    this.sending += 1;
     try {
-      this.show(await ask(this.token(), method, PATH, wanted));
+      this._show(await ask(this.token(), method, PATH, wanted));
       this.say(done);
     } catch (error) {
-      if (this.state) this.show(this.state);
+      if (this.state) this._show(this.state);
       this.say(error.message);
+    } finally {
+      this.sending -= 1;
     }
   }
 

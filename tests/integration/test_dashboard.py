@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
@@ -288,6 +288,34 @@ async def test_controls_change_what_the_gateway_does(browser: Browser) -> None:
         await page.get_by_role("button", name="Reset").click()
         await settled(lambda: controls.state.streaming_enabled)
         await expect(page.get_by_label("Share of users")).to_have_value("100")
+        assert troubles == []
+
+
+@pytest.mark.usefixtures("root_level")
+async def test_snapshot_of_before_a_change_does_not_take_it_back(browser: Browser) -> None:
+    is_sent, may_go = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        is_sent.set()
+        await may_go.wait()
+        await route.continue_()
+
+    async with (
+        gateway_with(LONG) as gateway,
+        opened(browser, gateway.url, "/dashboard") as (page, troubles),
+    ):
+        await sign_in(page)
+        await page.route("**/api/admin/controls", hold)
+        switch = page.get_by_role("switch", name="Streaming")
+        await switch.click()
+        await is_sent.wait()
+        async with streaming(gateway.url, "one"):
+            await expect(page.locator("#tile-active")).to_have_text("1")  # of a later snapshot
+        await expect(switch).not_to_be_checked()
+        may_go.set()
+        await settled(lambda: not gateway.services.controls.state.streaming_enabled)
+        await expect(page.locator("#said")).to_have_text("It is changed.")
+        await expect(switch).not_to_be_checked()
         assert troubles == []
 
 
