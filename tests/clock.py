@@ -5,6 +5,7 @@ The monotonic clock, the event loop's and those of other processes stay as they 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,3 +30,10 @@ def movable() -> Iterator[None]:
             yield
     finally:
         _ahead_ns.pop()
+
+
+async def young_window(window_s: int, needs_s: float = 10) -> None:
+    """Waits until the wall clock's window, counted from 1970, goes on for long enough."""
+    left_s = window_s - time.time() % window_s
+    if left_s < needs_s:
+        await asyncio.sleep(left_s)

@@ -26,7 +26,7 @@ async def backend_calls(session: aiohttp.ClientSession, backend: str) -> int:
 async def test_cursor_is_no_way_round_the_rate_limit(
     cursor: str, rollout: int, stream: bool
 ) -> None:
-    settings = {"rate_limit": "1/hour", "sse_streaming_rollout_percent": rollout}
+    settings = {"rate_limit": "1/year", "sse_streaming_rollout_percent": rollout}
     async with (
         serving(QUICK) as backend,
         running_gateway(backend, **settings) as gateway,
@@ -42,7 +42,7 @@ async def test_cursor_is_no_way_round_the_rate_limit(
 async def test_empty_cursor_is_none_and_the_question_counts() -> None:
     async with (
         serving(QUICK) as backend,
-        running_gateway(backend, rate_limit="2/hour") as gateway,
+        running_gateway(backend, rate_limit="2/year") as gateway,
         aiohttp.ClientSession(headers={"Last-Event-ID": ""}) as session,
     ):
         statuses = []
@@ -56,7 +56,7 @@ async def test_empty_cursor_is_none_and_the_question_counts() -> None:
 async def test_resuming_still_costs_nothing() -> None:
     async with (
         serving(QUICK) as backend,
-        running_gateway(backend, rate_limit="1/hour") as gateway,
+        running_gateway(backend, rate_limit="1/year") as gateway,
         aiohttp.ClientSession() as session,
     ):
         url = f"{gateway.url}/api/v2/chat-stream?query=hello"
