@@ -17,8 +17,15 @@ def forget_head(parser: object, raw_headers: RawHeaders) -> None:
     it tells the garbage collector what it holds. Names in a trailer aren't compared with those of
     the head any more; nobody reads trailers here.
     """
-    held = [one for one in gc.get_referents(parser) if type(one) in (list, set) and one]
-    lists = [one for one in held if type(one) is list]
-    if any(one[0] is header for one in lists for header in raw_headers[:1]):
+    first = raw_headers[0] if raw_headers else None
+    held: list[list[object] | set[object]] = []
+    is_of_it = False
+    for one in gc.get_referents(parser):
+        if type(one) is list and one:
+            is_of_it |= one[0] is first
+            held.append(one)
+        elif type(one) is set:
+            held.append(one)
+    if is_of_it:
         for one in held:
             one.clear()
