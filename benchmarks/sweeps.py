@@ -90,7 +90,7 @@ async def _fill(audited: Audited, rows: int) -> None:
         await asyncio.gather(*(_question(audited.recorder) for _ in range(_AT_ONCE)))
     assert audited.log._writer is not None
     await audited.log._writer.flush(60)
-    await audited.log.sign()
+    await audited.log.signing.sign()
     await asyncio.sleep(_KEPT_S + 0.1)
 
 

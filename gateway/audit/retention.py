@@ -172,12 +172,12 @@ class Sweeper:
         return late
 
     async def _sweep(self) -> Swept:
-        await self._log.sign_ended()
+        await self._log.signing.sign_ended()
         swept = Swept(days=await self._closings.close(self._clock()))
         async for task in self._walk.tasks(self._log.drafter.policy, self._clock()):
             await self._take(task, swept)
             if task.cls is Cls.AUDIT and task.log.state in ("closed", "abandoned"):
-                swept.logs += await self._log.drop(task.log.id)
+                swept.logs += await self._log.signing.drop(task.log.id)
         while not await self._log.store.run(partial(pruning.clear, most=PAGE), writes=True):
             await self._pace.rest()
         swept.keys = await self._key_ends.destroy(self._clock())

@@ -88,7 +88,7 @@ class Taking:
             await self._explain(task, gap)
         for type_, fields in ends.again:
             await self._log.record(type_, fields)
-        await self._log.tell_catalogue(ends.statements)
+        await self._log.signing.tell(ends.statements)
         if ends.policy is not None and task.log.origin == self._log.origin:
             await self._log.record("audit.policy", {"rules": self._log.drafter.policy.rules()})
 

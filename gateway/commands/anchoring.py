@@ -20,7 +20,7 @@ def checkpoint(settings: Settings, options: argparse.Namespace) -> int:
     the catalogue's among them."""
 
     async def work(opened: Opened) -> int:
-        await opened.log.sign_all()
+        await opened.log.signing.sign_all()
         found = await opened.log.store.run(newest_checkpoints)
         now = now_ms()
         lines = [export.checkpoint(note.parse(text), now) for text in found]

@@ -26,7 +26,7 @@ def rotate_key(settings: Settings, options: argparse.Namespace) -> int:
         if kind != "sign":
             told: dict[str, Json] = {"kind": kind, "key": key.id, "before": before.id}
             await opened.log.record("audit.key.rotated", told, operator)
-        await opened.log.follow_keys(operator)
+        await opened.log.signing.follow_keys(operator)
         logs = await opened.log.store.logs()
         others = [one.origin for one in logs if one.state == "open" and one.kind == "gateway"]
         made = {"kind": kind, "key": key.id, "before": before.id, "open_logs": others}

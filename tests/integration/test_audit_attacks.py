@@ -82,7 +82,7 @@ async def live(folder: Path, server: str | None) -> Lived:
         await Sweeper(audited.log).sweep()
         for who in (ADA, BOB) * 3:
             await ask(audited, who, 2)
-            await audited.log.sign()
+            await audited.log.signing.sign()
         for who in (ADA, BOB, BOB):
             await audited.log.record(
                 "auth.login", {"auth": "jwt", "route": "chat"}, {"email": str(who.email)}

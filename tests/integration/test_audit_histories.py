@@ -94,11 +94,11 @@ class Life:
         )
 
     async def wait(self, audited: Audited) -> None:
-        await audited.log.sign()
+        await audited.log.signing.sign()
         self._clock.ns += self.random.randrange(40 * DAY_MS) * 1_000_000
 
     async def sign(self, audited: Audited) -> None:
-        await audited.log.sign()
+        await audited.log.signing.sign()
 
     async def sweep(self, audited: Audited) -> None:
         await Sweeper(audited.log, trusts_clock=True).sweep()
@@ -133,7 +133,7 @@ class Life:
 
     async def rotate(self, audited: Audited) -> None:
         await asyncio.to_thread(Keys(self.folder / "audit-keys").rotate, "sign", now_ms())
-        await audited.log.follow_keys()
+        await audited.log.signing.follow_keys()
 
     async def _erase(self, audited: Audited, crash: Callable[[int, int], None] | None) -> None:
         person = Person.parse(str(self.random.choice(PEOPLE).email))

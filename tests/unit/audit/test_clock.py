@@ -45,7 +45,7 @@ async def test_leap_forward_stops_sweeps_for_a_day(
     clock = Clock()
     async with running_log(tmp_path, database_url, policy=SHORT) as audited:
         await ask(audited)
-        await audited.log.sign()
+        await audited.log.signing.sign()
         outlive()
         sweeper = Sweeper(audited.log, clock=clock)
         clock.ahead_ms = 91 * DAY_MS

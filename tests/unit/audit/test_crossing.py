@@ -49,7 +49,7 @@ async def test_keys_that_change_while_many_sign_are_followed_from_the_first(
                 await asyncio.sleep(0.15)
             is_over.set()
         for audited in logs:
-            await audited.log.follow_keys()
+            await audited.log.signing.follow_keys()
     await assert_sound(tmp_path, database_url, key=str(first))
     async with stored(tmp_path, database_url) as store:
         [catalogue] = [one for one in await store.logs() if one.kind == "catalogue"]
@@ -63,8 +63,8 @@ async def test_keys_that_change_while_many_sign_are_followed_from_the_first(
 async def _go_on_signing(audited: Audited, is_over: asyncio.Event) -> None:
     while not is_over.is_set():
         await audited.log.record("security.origin_denied", {"reason": "origin"}, {"ip": "::1"})
-        await audited.log.follow_keys()
-        await audited.log.sign_all()
+        await audited.log.signing.follow_keys()
+        await audited.log.signing.sign_all()
 
 
 async def test_smaller_tree_is_signed_by_the_key_before_though_a_larger_one_has_crossed(

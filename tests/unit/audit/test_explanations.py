@@ -38,7 +38,7 @@ BRIEF = Policy(retention_s=dict.fromkeys(Cls, 1), ip_retention_s=1)
 async def age(audited: Audited) -> None:
     """Has all that is there over its time, and a checkpoint that shows it."""
     await flush(audited)
-    await audited.log.sign()
+    await audited.log.signing.sign()
     outlive()
 
 
@@ -117,7 +117,7 @@ async def test_days_of_erasures_are_closed_once_and_tombstones_go_with_the_closi
         await ask(audited)
         await ask(audited, BOB)
         await erase_earlier(audited, day)
-        await audited.log.sign()
+        await audited.log.signing.sign()
         sweeper = Sweeper(audited.log)
         assert (await sweeper.sweep()).days == 1
         assert (await sweeper.sweep()).days == 0
@@ -149,7 +149,7 @@ async def test_value_erased_before_its_record_was_held_stays_explained(
             "audit.hold", {"hold": hold.id, "until_ms": 2**41, "scope": "request"}
         )
         await audited.store.run(lambda c: holds.place(c, hold), writes=True)
-        await audited.log.sign()
+        await audited.log.signing.sign()
         await Sweeper(audited.log).sweep()
         for _ in range(2):
             await age(audited)
@@ -177,7 +177,7 @@ async def test_log_of_which_all_is_over_is_dropped(
             ]
         )
         assert rows == [0, 0, 0]
-        await audited.log.sign()
+        await audited.log.signing.sign()
         await assert_sound(tmp_path, database_url)
     async with stored(tmp_path, database_url) as store:
         told = await bodies(store, catalogue=True)

@@ -56,7 +56,7 @@ class Life:
         await self.audited.log.record("security.origin_denied", {"reason": "origin"}, {"ip": "::1"})
 
     async def sign(self) -> None:
-        await self.audited.log.sign()
+        await self.audited.log.signing.sign()
 
     async def sweep(self) -> None:
         await Sweeper(self.audited.log).sweep()
@@ -124,7 +124,7 @@ async def test_any_life_leaves_a_sound_log(
             day, left = life.day, await bodies(audited.store)
             rids = {one["rid"] for one in left if one["type"] == "query.start"}
             assert rids <= set(held.values())
-            await audited.log.sign()
+            await audited.log.signing.sign()
         await assert_sound(tmp_path, database_url)
         await assert_own_verifier_agrees(tmp_path, database_url)
 

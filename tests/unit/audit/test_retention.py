@@ -66,7 +66,7 @@ async def test_what_is_over_goes_and_the_log_verifies(
     async with running_log(tmp_path, database_url, policy=SHORT) as audited:
         for _ in range(3):
             await ask(audited)
-        await audited.log.sign()
+        await audited.log.signing.sign()
         outlive()
         await ask(audited)
         assert taken(await sweep(audited)) == {"query": 6}
@@ -109,7 +109,7 @@ async def test_request_that_still_runs_and_what_no_checkpoint_covers_stay(tmp_pa
     async with running_log(tmp_path, policy=SHORT) as audited:
         ticket = audited.recorder.begin(Asked(ADA, "chat", "how?"))
         await ticket.durable()
-        await audited.log.sign()
+        await audited.log.signing.sign()
         await ask(audited)
         outlive()
         sweeper = Sweeper(audited.log)
@@ -129,7 +129,7 @@ async def test_address_goes_before_its_record(tmp_path: Path, database_url: str 
             await audited.log.record(
                 "security.auth_failed", {"reason": "unknown_key"}, {"ip": "192.0.2.7"}
             )
-        await audited.log.sign()
+        await audited.log.signing.sign()
         outlive()
         sweeper = Sweeper(audited.log)
         assert taken(await sweeper.sweep()) == {"ip": 3}
@@ -144,7 +144,7 @@ async def test_hold_keeps_what_it_covers_and_nothing_else(
     async with running_log(tmp_path, database_url, policy=SHORT) as audited:
         for who in (ADA, BOB, ADA):
             await ask(audited, who)
-        await audited.log.sign()
+        await audited.log.signing.sign()
         hashes = audited.log.people.hashes("sub:ada", None, None)
         hold = Hold(HOLD.id, "subject", 1, 2**41, subjects=(hashes.personal["subject"],))
         await audited.log.record(
@@ -156,7 +156,7 @@ async def test_hold_keeps_what_it_covers_and_nothing_else(
         first = await sweeper.sweep()
         assert [(one.what, one.due, one.held) for one in first.counts] == [("query", 2, 4)]
         await flush(audited)
-        await audited.log.sign()
+        await audited.log.signing.sign()
         assert taken(await sweeper.sweep()) == {}
         await assert_sound(tmp_path, database_url)
         await audited.log.record("audit.release", {"hold": hold.id})
@@ -170,7 +170,7 @@ async def test_blocks_of_which_nothing_is_left_are_one_hash(
 ) -> None:
     async with running_log(tmp_path, database_url, policy=SHORT) as audited:
         await asyncio.gather(*(ask(audited) for _ in range(400)))
-        await audited.log.sign()
+        await audited.log.signing.sign()
         outlive()
         assert taken(await sweep(audited)) == {"query": 800}
         left = await audited.store.run(lambda c: c.scalars(sa.select(tables.pruned.c.seq)).all())
@@ -197,7 +197,7 @@ async def test_plan_says_what_would_go_and_takes_nothing(
 ) -> None:
     async with running_log(tmp_path, database_url, policy=SHORT) as audited:
         await ask(audited)
-        await audited.log.sign()
+        await audited.log.signing.sign()
         outlive()
         sweeper = Sweeper(audited.log)
         for _ in range(2):
@@ -210,7 +210,7 @@ async def test_what_a_sweep_told_and_could_not_take_the_next_one_takes(
 ) -> None:
     async with running_log(tmp_path, database_url, policy=SHORT) as audited:
         await ask(audited)
-        await audited.log.sign()
+        await audited.log.signing.sign()
         outlive()
         await refuse_deletes(audited.store, is_refused=True)
         with pytest.raises(AuditStoreError):
@@ -250,7 +250,7 @@ async def test_pages_that_were_freed_are_given_back(tmp_path: Path) -> None:
     async with running_log(tmp_path, policy=SHORT, patience_s=60) as audited:
         for _ in range(3):
             await asyncio.gather(*(ask(audited) for _ in range(500)))
-        await audited.log.sign()
+        await audited.log.signing.sign()
         outlive()
         assert taken(await sweep(audited)) == {"query": 3000}
         assert await audited.store.run(free) == 0
