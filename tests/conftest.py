@@ -22,6 +22,8 @@ LONGEST = (
     *("test_react", "test_sdk_failures", "test_stop_matrix", "test_sdk_injections"),
 )
 
+_NOT_RUN = "skipped"
+
 # How long an example takes is the machine's business; a hang is pytest-timeout's.
 hypothesis.settings.register_profile("sluice", deadline=None)
 hypothesis.settings.load_profile("sluice")
@@ -86,7 +88,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A skipped test shows nothing, so it fails: what a test needs, scripts/test installs."""
     report = yield
-    if report.skipped and not hasattr(report, "wasxfail"):
+    if report.outcome == _NOT_RUN and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped: {report.longrepr}"
     return report

@@ -63,7 +63,7 @@ async def test_fault_of_ours_is_answered_logged_and_ends_the_connection(
 async def test_fault_of_ours_in_a_stream_is_no_second_answer(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, has_begun: bool
 ) -> None:
-    async def fail(_hub: Hub, _stream: object, outlet: Outlet, **_options: object) -> None:
+    async def fail(_hub: Hub, _stream: object, outlet: Outlet, **_: object) -> None:
         if has_begun:
             await outlet.write_frames(b"data: first\n\n")
         raise RuntimeError("ours")
