@@ -1,4 +1,4 @@
-"""Writes docs/settings.md and config/gateway.env.example from the table in gateway/settings.py, and
+"""Writes docs/settings.md and config/gateway.env.example from gateway/setting_table.py, and
 the end of docs/errors.md and gateway/static/sluice-advice.js from that in gateway/advice.py.
 
 .venv/bin/python scripts/docs.py
@@ -74,8 +74,8 @@ EXAMPLE_HEAD = """\
 
 def groups() -> Iterator[tuple[str, list[str]]]:
     """The settings under the headings that they have in the source."""
-    source = (ROOT / "gateway" / "settings.py").read_text()
-    body = source[source.index("class Settings") : source.index("    @model_validator")]
+    source = (ROOT / "gateway" / "setting_table.py").read_text()
+    body = source[source.index("class Table") :]
     parts = re.split(r"^    # (.+)$", body, flags=re.MULTILINE)[1:]
     for title, text in zip(parts[::2], parts[1::2], strict=True):
         yield title, re.findall(r"^    (\w+): ", text, flags=re.MULTILINE)

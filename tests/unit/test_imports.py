@@ -40,6 +40,7 @@ LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 FOUNDATIONS: dict[str, set[str]] = {
     "environment": {"settings", "sse", "errors"},
     "settings": {"sse", "errors"},
+    "setting_table": {"sse", "errors"},
     "setting_types": {"sse", "errors"},
     "database": {"settings", "tasks", "sse", "errors"},
     "tasks": {"sse", "errors"},
