@@ -39,9 +39,10 @@ def crossing(connection: sa.Connection, head: Head, keys: Sequence[Key]) -> Cros
     `keys` are those that may sign, the current one first.
     """
     last = _last_signers(connection, head, keys)
-    if last is None or last[:1] == [keys[0]] or len(keys) == 1:
+    if last is None or len(keys) == 1:
         return None
-    return Crossing((*last, keys[1])[0], keys[0])
+    before = last[0] if last else keys[1]
+    return Crossing(before, keys[0]) if before.id != keys[0].id else None
 
 
 def signed(

@@ -95,8 +95,8 @@ def _check_body(request: web.Request) -> None:
 
 
 def _check_header_bytes(request: web.Request) -> None:
-    headers, size = request.headers.items(), 0
-    for name, value in headers:
+    size = 0
+    for name, value in request.headers.items():
         size += len(name) + len(value) + 4
         if not name.isascii() or ("_" in name and _is_ours(name)):
             raise BadFraming("A header's name is malformed.", code="bad_header")
