@@ -145,8 +145,14 @@ class FollowedBody(aiohttp.StreamReader):
         self._protocol.is_between_chunks = True
 
 
-def make_followed(payload: aiohttp.StreamReader) -> None:
-    """Leaves a body's bytes with its connection from now on; it must have none itself."""
+def make_followed(payload: aiohttp.StreamReader, pieces: list[bytes]) -> None:
+    """Leaves a body's bytes with its connection from now on, and what it has with `pieces`.
+
+    Past its `read`, which takes two calls and more for each piece. Nothing may have been read.
+    """
+    if type(payload) is not aiohttp.StreamReader:
+        return  # of an answer without a body
+    pieces += payload._buffer  # noqa: SLF001
     payload.__class__ = FollowedBody
     # Half a KiB and more each.
     payload._buffer = NOTHING  # noqa: SLF001

@@ -94,11 +94,9 @@ class Exchange:
         self._follower = follower
         self.headers = NO_HEADERS  # a KiB and a half; whoever needs them has them
         protocol, payload = self._protocol, self._payload
-        while payload.exception() is None and (begun := payload.read_nowait()):
-            protocol.pieces.append(begun)  # reading lets a paused parser go on, which adds more
-        if not payload.is_eof():
-            make_followed(payload)
+        make_followed(payload, protocol.pieces)
         protocol.on_data = self._take
+        protocol.resume_reading()  # a parser that was paused goes on, which adds more
         self._take()
 
     def pause(self) -> None:
