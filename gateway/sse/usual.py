@@ -71,13 +71,13 @@ class UsualEvent:
         start, end = len(head) - 1 - head.rfind(b"\n"), -tail.index(b"\n")
         return self._proven_texts([line[start:end] for line in lines], chunk)
 
-    def texts_of_each(self, blocks: Sequence[bytes]) -> list[bytes] | None:
+    def texts_of_each(self, blocks: Sequence[bytes], joined: bytes) -> list[bytes] | None:
         """The same for blocks that are apart already, if they are; each text is one block's."""
         head, tail = self.head, self.tail
         if not (head and tail.endswith(b"\n")):
             return None
         start, end = len(head), -len(tail)
-        return self._proven_texts([block[start:end] for block in blocks], b"".join(blocks))
+        return self._proven_texts([block[start:end] for block in blocks], joined)
 
     def _proven_texts(self, texts: list[bytes], chunk: bytes) -> list[bytes] | None:
         """The texts if the shape with each of them makes up `chunk`. Putting it together again

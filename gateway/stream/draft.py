@@ -48,11 +48,9 @@ class Source(Protocol):
         """How far it is: a part of its record."""
         ...
 
-    def pending(self, after_seq: int) -> tuple[list[bytes], int, int]:
-        """The events after `after_seq` that the log still has, the first's number and the last's.
-
-        Without any: an empty list, and as the last number that of the log's last event.
-        """
+    def pending(self, after_seq: int) -> tuple[Segment | None, int]:
+        """The events after `after_seq` that the log still has, if there are any, and the number of
+        the log's last event."""
         ...
 
 
@@ -99,18 +97,17 @@ def take_drafts(waiting: list[Kept]) -> list[Draft]:
 
 def _draft(kept: Kept) -> Draft:
     source, has_ended = kept.source, not kept.source.is_active
-    frames, first, last = source.pending(kept.seq)
+    segment, last = source.pending(kept.seq)
     record = source.record() if has_ended or not kept.is_created else None
     changes: list[Change] = []
     if record is not None and not kept.is_created:
         changes.append(Created(record))
     size = 0
-    if frames:
-        segment = Segment.of(source.id, first, frames)
+    if segment is not None:
         size = len(segment.data)
         changes.append(Appended(record or source.progress(), segment))
-        if first > kept.seq + 1:
-            missing = first - kept.seq - 1
+        if segment.first > kept.seq + 1:
+            missing = segment.first - kept.seq - 1
             logger.warning("store.gap", extra={"stream_id": source.id, "events": missing})
     if record is not None and has_ended:
         changes.append(Ended(record))

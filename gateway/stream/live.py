@@ -16,7 +16,7 @@ from gateway.errors import UpstreamError
 from gateway.stream.answer import Opening
 from gateway.stream.log import EventLog
 from gateway.stream.model import Ending, Status, StreamId
-from gateway.stream.store import Progress, StreamRecord
+from gateway.stream.store import Progress, Segment, StreamRecord
 from gateway.stream.wires.base import Wire
 
 if TYPE_CHECKING:
@@ -325,10 +325,14 @@ class LiveStream:
             self.log.last,
         )
 
-    def pending(self, after_seq: int) -> tuple[list[bytes], int, int]:
-        """What the store doesn't have yet, if it has everything up to `after_seq`."""
-        frames = self.log.events(after_seq)
-        return frames, self.log.last - len(frames) + 1, self.log.last
+    def pending(self, after_seq: int) -> tuple[Segment | None, int]:
+        """What the store doesn't have yet, if it has everything up to `after_seq`; and the number
+        of the last event."""
+        last = self.log.last
+        data, lengths = self.log.joined(after_seq)
+        if not lengths:
+            return None, last
+        return Segment(self.id, last - len(lengths) + 1, last, data, lengths), last
 
     def end(self, ending: Ending, last: Sequence[bytes] = ()) -> bool:
         """Ends the stream; the first call decides, later ones do nothing and return False.
@@ -350,7 +354,7 @@ class LiveStream:
         return True
 
     def _finish(self, ending: Ending, last: Sequence[bytes] = ()) -> None:
-        recent = [*self.log.events(), *last]
+        recent = [*self.log.events(), *last] if self.wire.ending is None else []
         self.log.close([*last, *self.wire.finish(ending, self.duration_s, recent)])
         self.open(Opening(error=_error_of(ending) if ending.is_error else None))
         self._on_end(self)

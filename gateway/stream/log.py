@@ -7,21 +7,20 @@ bound, and a reader that is behind them is told so, never given the tail silentl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import repeat
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 from gateway.stream.model import StreamId
+from gateway.stream.run import FRAME_OVERHEAD_BYTES, Run, as_they_are, lengths_of, numbered
 
-#: What an event costs beside its bytes: the object's header and its place in the list.
-FRAME_OVERHEAD_BYTES = 64
 _COMPACT_AFTER = 256
-#: Fewer are formatted one by one.
+#: Fewer are kept one by one.
 _FEW = 16
-#: The ends of lines with a number: below a thousand, and of any other.
-_NUMBERS = tuple(b"%d\n" % number for number in range(1000))
-_LAST_DIGITS = tuple(b"%03d\n" % number for number in range(1000))
 _MANY = 32
 _NOTHING = [b""] * _MANY
+#: A run that is at most such a part of a full log is dropped as a whole.
+_SMALL = 8
 
 #: Told of each addition: the number of the event before it, that of its last, and what was added,
 #: joined. At the close, which may add nothing, once more.
@@ -80,6 +79,7 @@ class EventLog:
         "_max_bytes",
         "_newest",
         "_newest_after",
+        "_runs_end",
         "_stream_id",
         "bytes",
         "is_closed",
@@ -94,9 +94,11 @@ class EventLog:
         self._changed: set[StreamId] | None = None
         self._max_bytes = max_bytes
         self._budget = budget
-        self._frames: list[bytes] = []
+        #: A place for each event: the event itself, or the run that it is in.
+        self._frames: list[bytes | Run] = []
         self._head = 0  # frames before it are dropped but not yet cut off the list
         self._base = 1  # the sequence of _frames[0]
+        self._runs_end = 0  # from there on no event is in a run
         self._newest = b""  # what came last, joined: most readers want just that
         self._newest_after = 0
         self._listeners: list[Listener] = []
@@ -154,10 +156,13 @@ class EventLog:
         if self.is_closed:
             raise RuntimeError("the log is closed")
         last, count = self.last, len(blocks)
-        if self._format:
-            blocks = self._numbered(blocks, last + 1)
-        newest = b"".join(blocks)
-        self._frames += blocks
+        if count < _FEW:
+            if self._format:
+                blocks = [self._format % item for item in enumerate(blocks, last + 1)]
+            newest = b"".join(blocks)
+            self._frames += blocks
+        else:
+            newest = self._add_runs(blocks, last + 1)
         self._newest_after, self._newest = last, newest
         self._account(len(newest) + FRAME_OVERHEAD_BYTES * count)
         if self._changed is not None:
@@ -167,24 +172,19 @@ class EventLog:
             listener(last, last + count, newest)
         return self.is_full
 
-    def _numbered(self, blocks: Sequence[bytes], first: int) -> list[bytes]:
-        """The blocks with their ids. Formatting each by itself takes three times as long."""
-        if len(blocks) < _FEW:
-            return [self._format % item for item in enumerate(blocks, first)]
-        frames: list[bytes] = []
-        while (done := len(frames)) < len(blocks):
-            thousands, rest = divmod(first + done, 1000)
-            head = b"id: %b.%b" % (
-                self._stream_id.encode(),
-                b"%d" % thousands if thousands else b"",
-            )
-            ends = (_LAST_DIGITS if thousands else _NUMBERS)[rest : rest + len(blocks) - done]
-            frames += map(b"".join, zip(repeat(head), ends, blocks[done:]))
-        return frames
+    def _add_runs(self, blocks: Sequence[bytes], first: int) -> bytes:
+        if self._format:
+            runs = numbered(blocks, first, self._stream_id.encode())
+        else:
+            runs = as_they_are(blocks, first)
+        for run in runs:
+            self._frames += [run] * len(run.lengths)
+        self._runs_end = first + len(blocks)
+        return b"".join([run.data for run in runs])
 
     def restore(self, first: int, frames: list[bytes]) -> None:
         """Fills an empty log with events as they were sent, numbered from `first`."""
-        self._base, self._frames = first, frames
+        self._base, self._frames = first, [*frames]
         self._account(sum(len(frame) + FRAME_OVERHEAD_BYTES for frame in frames))
 
     def with_id(self, block: bytes, seq: int) -> bytes:
@@ -193,7 +193,41 @@ class EventLog:
 
     def events(self, after: int = 0) -> list[bytes]:
         """Everything after event `after` that is retained."""
-        return self._frames[max(self._head, after + 1 - self._base) :]
+        start = max(self.first, after + 1)
+        if start >= self._runs_end:
+            return cast(list[bytes], self._frames[start - self._base :])
+        events: list[bytes] = []
+        for kept in self._kept(start):
+            events += (kept,) if isinstance(kept, bytes) else kept.events()
+        return events
+
+    def joined(self, after: int) -> tuple[bytes, array[int]]:
+        """The same in one piece, and the length of each event."""
+        start = max(self.first, after + 1)
+        if start >= self._runs_end:
+            frames = cast(list[bytes], self._frames[start - self._base :])
+            return b"".join(frames), lengths_of(frames)
+        pieces, lengths = list[bytes](), array("I")
+        for kept in self._kept(start):
+            if isinstance(kept, bytes):
+                pieces.append(kept)
+                lengths.append(len(kept))
+            else:
+                pieces.append(kept.data)
+                lengths += kept.lengths
+        return b"".join(pieces), lengths
+
+    def _kept(self, start: int) -> Iterator[bytes | Run]:
+        """What there is from event `start` on, each run once and as far as it belongs to that."""
+        end = self._base + len(self._frames)
+        while start < end:
+            frame = self._frames[start - self._base]
+            if isinstance(frame, bytes):
+                yield frame
+                start += 1
+            else:
+                yield frame.part(start, frame.end)
+                start = frame.end
 
     def close(self, last: Sequence[bytes] = ()) -> None:
         """Adds the `last` events, after which there are no more, and tells the listeners once:
@@ -209,7 +243,7 @@ class EventLog:
         """Drops everything; for a log that nobody will read again."""
         self._account(-self.bytes)
         self._base, self._head = self.last + 1, 0
-        self._newest = b""
+        self._newest, self._runs_end = b"", 0
         self._frames.clear()
 
     def read(self, cursor: int, max_bytes: int) -> tuple[bytes, int]:
@@ -220,24 +254,28 @@ class EventLog:
         Raises:
             CursorTrimmedError: the event after `cursor` has been dropped.
         """
-        frames = self._frames
         if cursor == self._newest_after and 0 < len(self._newest) <= max_bytes:
-            return self._newest, self._base + len(frames) - 1
-        start = cursor + 1 - self._base
-        if start < self._head:
+            return self._newest, self.last
+        if cursor + 1 < self.first:
             raise CursorTrimmedError
-        if self.bytes <= max_bytes and start < len(frames):
-            return b"".join(frames[start:]), self._base + len(frames) - 1
-        end, size = start, 0
-        while end < len(frames) and (end == start or size + len(frames[end]) <= max_bytes):
-            size += len(frames[end])
-            end += 1
-        if end == start:
-            return b"", cursor
-        return b"".join(frames[start:end]), self._base + end - 1
+        pieces, room = list[bytes](), max_bytes
+        for kept in self._kept(cursor + 1):
+            run = kept if isinstance(kept, Run) else Run(cursor + 1, kept, array("I", (len(kept),)))
+            some = run.within(room)
+            if some is None and not pieces:
+                some = run.part(run.first, run.first + 1)
+            if some is None:
+                break
+            pieces.append(some.data)
+            room -= len(some.data)
+            cursor = some.end - 1
+            if some is not run:
+                break
+        return b"".join(pieces), cursor
 
     def trim(self, keep_after: int) -> None:
-        """Drops the oldest events while the log is full, but none after `keep_after`.
+        """Drops the oldest events while the log is full, but none after `keep_after`, and no more
+        than that takes, or an eighth of a full log.
 
         Logs that can be spared go before any event of this one.
         """
@@ -248,19 +286,11 @@ class EventLog:
             excess = max(excess, budget.used_bytes - budget.limit_bytes + 1)
         end = min(keep_after + 1 - self._base, len(frames))
         freed = 0
-        # One by one they would be a twentieth of what an event costs.
-        while excess - freed > _MANY * FRAME_OVERHEAD_BYTES and position + _MANY <= end:
-            size = sum(map(len, frames[position : position + _MANY]))
-            size += _MANY * FRAME_OVERHEAD_BYTES
-            if freed + size > excess:
-                break
-            frames[position : position + _MANY] = _NOTHING
-            freed += size
-            position += _MANY
         while freed < excess and position < end:
-            freed += len(frames[position]) + FRAME_OVERHEAD_BYTES
-            frames[position] = b""
-            position += 1
+            count, size = self._oldest(position, end, excess - freed)
+            frames[position : position + count] = _NOTHING if count == _MANY else [b""] * count
+            freed += size
+            position += count
         self._head = position
         self._account(-freed)
         if self._head >= _COMPACT_AFTER and self._head * 2 >= len(self._frames):
@@ -282,3 +312,20 @@ class EventLog:
     def _account(self, size: int) -> None:
         self.bytes += size
         self._budget.used_bytes += size
+
+    def _oldest(self, position: int, end: int, excess: int) -> tuple[int, int]:
+        """How many events between two places are to be dropped at once for so many bytes, and what
+        that gives. The memory of a run goes when its last event does."""
+        frames = self._frames
+        frame = frames[position]
+        if isinstance(frame, Run):
+            return frame.covering(
+                self._base + position, self._base + end, excess, most=self._max_bytes // _SMALL
+            )
+        if position + _MANY <= end and self._base + position >= self._runs_end:
+            # One by one they would be a twentieth of what an event costs.
+            size = sum(map(len, cast(list[bytes], frames[position : position + _MANY])))
+            size += _MANY * FRAME_OVERHEAD_BYTES
+            if size <= excess:
+                return _MANY, size
+        return 1, len(frame) + FRAME_OVERHEAD_BYTES

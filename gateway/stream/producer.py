@@ -114,15 +114,18 @@ class Producer:
     def feed_many(self, chunks: list[bytes]) -> None:
         """The same for several that came together. Mostly each is an event, and cutting them out
         of the whole again would be most of what is done with them."""
-        stream = self._stream
+        stream, joined = self._stream, b"".join(chunks)
         try:
             if (
                 len(chunks) > 1
                 and self._is_relaying
                 and stream.ending is None
                 and self._decoder.is_between_blocks
-                and max(map(len, chunks)) <= self._event_max_bytes
-                and (events := stream.wire.usual_blocks(chunks)) is not None
+                and (
+                    len(joined) <= self._event_max_bytes
+                    or max(map(len, chunks)) <= self._event_max_bytes
+                )
+                and (events := stream.wire.usual_blocks(chunks, joined)) is not None
             ):
                 stream.last_event = time.monotonic()
                 if stream.log.extend(events):
@@ -131,7 +134,7 @@ class Producer:
         except Exception as error:
             self._break_off(error)
             return
-        self.feed(b"".join(chunks))
+        self.feed(joined)
 
     def _read(self, chunk: bytes) -> Sequence[bytes]:
         """The events that `chunk` completes, read the plain way."""

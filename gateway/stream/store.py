@@ -7,7 +7,8 @@ does any I/O. Times are integer milliseconds of UTC.
 from __future__ import annotations
 
 import secrets
-import struct
+import sys
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +17,7 @@ from typing import NamedTuple, Protocol
 
 from gateway.errors import SettingsError, Unavailable
 from gateway.stream.model import Status, StreamId
+from gateway.stream.run import lengths_of
 
 
 class StoreError(Unavailable):
@@ -92,11 +94,11 @@ class Segment:
     first: int
     last: int
     data: bytes
-    lengths: tuple[int, ...]
+    lengths: array[int]
 
     @classmethod
     def of(cls, stream_id: StreamId, first: int, frames: Sequence[bytes]) -> Segment:
-        lengths = tuple(map(len, frames))
+        lengths = lengths_of(frames)
         return cls(stream_id, first, first + len(lengths) - 1, b"".join(frames), lengths)
 
     def after(self, seq: int) -> list[bytes]:
@@ -111,8 +113,10 @@ class Segment:
 
     def pack(self) -> bytes:
         """The events in one piece: their count and lengths, as 32 bits each, and themselves."""
-        lengths = self.lengths
-        return struct.pack(f"<{len(lengths) + 1}I", len(lengths), *lengths) + self.data
+        head = array("I", (len(self.lengths),)) + self.lengths
+        if sys.byteorder == "big":
+            head.byteswap()
+        return head.tobytes() + self.data
 
     @classmethod
     def unpack(cls, stream_id: StreamId, first: int, packed: bytes) -> Segment:
@@ -121,12 +125,14 @@ class Segment:
         Raises:
             StoreError: that is no segment.
         """
-        try:
-            (count,) = struct.unpack_from("<I", packed)
-            lengths = struct.unpack_from(f"<{count}I", packed, _LENGTH_BYTES)
-        except struct.error:
-            raise damaged() from None
+        lengths = array("I")
+        count = int.from_bytes(packed[:_LENGTH_BYTES], "little")
         position = _LENGTH_BYTES * (count + 1)
+        if len(packed) < position or not packed:
+            raise damaged()
+        lengths.frombytes(packed[_LENGTH_BYTES:position])
+        if sys.byteorder == "big":
+            lengths.byteswap()
         data = packed[position:]
         if sum(lengths) != len(data):
             raise damaged()

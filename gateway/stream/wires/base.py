@@ -69,12 +69,12 @@ class Wire(Protocol):
         """The events of several such blocks; None if there is one of another kind."""
         ...
 
-    def usual_blocks(self, blocks: Sequence[bytes]) -> Sequence[bytes] | None:
+    def usual_blocks(self, blocks: Sequence[bytes], joined: bytes) -> Sequence[bytes] | None:
         """The same where each is by itself, or may be: None if there is one that isn't whole."""
         ...
 
     def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:
-        """The last events; `recent` are those still in the log."""
+        """The last events; `recent` are those still in the log, if the end isn't among them."""
         ...
 
     def heartbeat(self, beat: Beat) -> bytes:

@@ -89,8 +89,8 @@ class ProviderWire:
         head, tail = self._usual.head, self._usual.tail
         return [head + text + tail for text in texts]
 
-    def usual_blocks(self, blocks: Sequence[bytes]) -> Sequence[bytes] | None:
-        return None if self._usual.texts_of_each(blocks) is None else blocks
+    def usual_blocks(self, blocks: Sequence[bytes], joined: bytes) -> Sequence[bytes] | None:
+        return None if self._usual.texts_of_each(blocks, joined) is None else blocks
 
     def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:
         if self._verdict is not None:

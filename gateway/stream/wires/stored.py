@@ -55,7 +55,7 @@ class StoredWire:
     def usual(self, chunk: bytes) -> Sequence[bytes] | None:
         return None
 
-    def usual_blocks(self, blocks: Sequence[bytes]) -> Sequence[bytes] | None:
+    def usual_blocks(self, blocks: Sequence[bytes], joined: bytes) -> Sequence[bytes] | None:
         return None
 
     def finish(self, ending: Ending, duration_s: float, recent: list[bytes]) -> list[bytes]:

@@ -121,8 +121,8 @@ class TypedWire:
         texts = self._usual.texts_of(chunk)
         return None if texts is None else self._spell_all(texts)
 
-    def usual_blocks(self, blocks: Sequence[bytes]) -> Sequence[bytes] | None:
-        texts = self._usual.texts_of_each(blocks)
+    def usual_blocks(self, blocks: Sequence[bytes], joined: bytes) -> Sequence[bytes] | None:
+        texts = self._usual.texts_of_each(blocks, joined)
         return None if texts is None else self._spell_all(texts)
 
     def _spell_all(self, texts: list[bytes]) -> Sequence[bytes]:

@@ -216,7 +216,8 @@ def test_events_of_the_usual_shape_that_come_together_say_what_each_says(
     chunk = b"".join(second for _, second in blocks)
     usual = _usual_of(name, first)
     texts = usual.texts_of(chunk)
-    assert texts == usual.texts_of_each([second for _, second in blocks])
+    apart = [second for _, second in blocks]
+    assert texts == usual.texts_of_each(apart, b"".join(apart))
     if texts is None:
         return
     apart = [usual.head + text + usual.tail for text in texts]

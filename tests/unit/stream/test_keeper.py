@@ -18,7 +18,7 @@ from gateway.stream.keeper import Keeper
 from gateway.stream.log import EventLog, LogBudget
 from gateway.stream.model import Status, StreamId, new_stream_id
 from gateway.stream.sql import SqlStore, make_store
-from gateway.stream.store import Ended, Progress, SessionStore, StreamRecord
+from gateway.stream.store import Ended, Progress, Segment, SessionStore, StreamRecord
 from tests.postgres import Postgres
 from tests.servers import free_port
 
@@ -66,9 +66,10 @@ class Stream:
             last_seq=self.log.last,
         )
 
-    def pending(self, after_seq: int) -> tuple[list[bytes], int, int]:
+    def pending(self, after_seq: int) -> tuple[Segment | None, int]:
         first = max(after_seq + 1, self.log.first)
-        return self.log.events()[first - self.log.first :], first, self.log.last
+        frames = self.log.events(after_seq)
+        return Segment.of(self.id, first, frames) if frames else None, self.log.last
 
 
 class Told:

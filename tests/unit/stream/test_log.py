@@ -69,6 +69,65 @@ def test_reader_gets_every_event_once_in_order(frames: list[bytes], most: int) -
 
 
 @given(
+    st.lists(
+        st.tuples(
+            st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=50),
+            st.integers(0, 400),
+        ),
+        max_size=8,
+    ),
+    st.integers(1, 400),
+    st.booleans(),
+)
+def test_events_are_the_same_whether_they_come_at_once_or_one_by_one(
+    steps: list[tuple[list[bytes], int]], most: int, with_ids: bool
+) -> None:
+    """What comes at once is kept in one piece, and nobody can tell."""
+    together, alone = (_log(max_bytes=3000, with_ids=with_ids) for _ in range(2))
+    for blocks, keep_after in steps:
+        together.extend(blocks)
+        for block in blocks:
+            alone.append(block)
+        for log in (together, alone):
+            log.trim(keep_after)
+        assert (together.first, together.last) == (alone.first, alone.last)
+        assert together.bytes == alone.bytes
+        for after in range(alone.first - 1, alone.last + 2):
+            assert together.events(after) == alone.events(after)
+            assert together.joined(after) == alone.joined(after)
+            if after < alone.last:
+                assert _read_all(together, after, most) == _read_all(alone, after, most)
+        if alone.first > 1:
+            with pytest.raises(CursorTrimmedError):
+                together.read(alone.first - 2, most)
+
+
+def _read_all(log: EventLog, cursor: int, most: int) -> bytes:
+    """What a reader gets in pieces, each of at least one event and otherwise within bounds."""
+    got = b""
+    while cursor < log.last:
+        size = len(log.events(cursor)[0])
+        data, then = log.read(cursor, most)
+        assert data == b"".join(log.events(cursor)[: then - cursor])
+        assert then > cursor
+        assert len(data) <= max(size, most)
+        got, cursor = got + data, then
+    return got
+
+
+def test_run_is_kept_once_and_goes_with_its_last_event() -> None:
+    log = _log(max_bytes=1000)
+    log.extend([b"x" * 100] * 20)
+    run = log._frames[0]
+    assert all(frame is run for frame in log._frames)
+    log.trim(keep_after=10)
+    assert (log.first, log._frames[:10]) == (11, [b""] * 10)
+    assert log.events() == [b"x" * 100] * 10
+    log.trim(keep_after=20)
+    assert run in log._frames, "as many as fit are kept"
+
+
+@given(
     st.lists(st.tuples(st.integers(1, 60), st.integers(1, 120), st.integers(0, 700)), max_size=300)
 )
 def test_trimming_keeps_numbers_and_bounds(steps: list[tuple[int, int, int]]) -> None:
