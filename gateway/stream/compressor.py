@@ -7,6 +7,8 @@ writes them waits for it (docs/load.md).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import zstandard
 
 from gateway.stream.store import damaged
@@ -14,6 +16,8 @@ from gateway.stream.store import damaged
 _LEVEL = -1
 #: Less than this isn't worth it.
 _LEAST_BYTES = 512
+#: From here on the allocator asks the kernel for each.
+_LARGE_BYTES = 128 * 1024
 #: What a segment begins with that isn't compressed is a count of events: never this many.
 _MAGIC = zstandard.FRAME_HEADER
 #: No segment is so large: a log holds less, and a segment is a part of one.
@@ -30,9 +34,19 @@ class Compressor:
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
         self._decompressor = zstandard.ZstdDecompressor()
 
-    def compress(self, plain: bytes) -> bytes:
-        """`plain` compressed, if it is large enough."""
-        return plain if len(plain) < _LEAST_BYTES else self._compressor.compress(plain)
+    def compress(self, pieces: Sequence[bytes]) -> bytes:
+        """What they make joined, compressed if it is large enough.
+
+        Large ones aren't joined first: fresh memory for a megabyte takes three times as long as
+        compressing it.
+        """
+        size = sum(map(len, pieces))
+        if size < _LEAST_BYTES:
+            return b"".join(pieces)
+        if size < _LARGE_BYTES:
+            return self._compressor.compress(b"".join(pieces))
+        compressing = self._compressor.compressobj(size=size)
+        return b"".join([*map(compressing.compress, pieces), compressing.flush()])
 
     def decompress(self, stored: bytes) -> bytes:
         """What was compressed, or left alone.

@@ -104,7 +104,7 @@ def _draft(kept: Kept) -> Draft:
         changes.append(Created(record))
     size = 0
     if segment is not None:
-        size = len(segment.data)
+        size = segment.size
         changes.append(Appended(record or source.progress(), segment))
         if segment.first > kept.seq + 1:
             missing = segment.first - kept.seq - 1

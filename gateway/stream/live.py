@@ -329,10 +329,10 @@ class LiveStream:
         """What the store doesn't have yet, if it has everything up to `after_seq`; and the number
         of the last event."""
         last = self.log.last
-        data, lengths = self.log.joined(after_seq)
+        pieces, lengths = self.log.pieces(after_seq)
         if not lengths:
             return None, last
-        return Segment(self.id, last - len(lengths) + 1, last, data, lengths), last
+        return Segment(self.id, last - len(lengths) + 1, last, pieces, lengths), last
 
     def end(self, ending: Ending, last: Sequence[bytes] = ()) -> bool:
         """Ends the stream; the first call decides, later ones do nothing and return False.

@@ -201,21 +201,22 @@ class EventLog:
             events += (kept,) if isinstance(kept, bytes) else kept.events()
         return events
 
-    def joined(self, after: int) -> tuple[bytes, array[int]]:
-        """The same in one piece, and the length of each event."""
+    def pieces(self, after: int) -> tuple[list[bytes], array[int]]:
+        """The same in pieces that are to be joined, and the length of each event."""
         start = max(self.first, after + 1)
         if start >= self._runs_end:
             frames = cast(list[bytes], self._frames[start - self._base :])
-            return b"".join(frames), lengths_of(frames)
-        pieces, lengths = list[bytes](), array("I")
+            return [b"".join(frames)], lengths_of(frames)
+        pieces, alone, lengths = list[bytes](), list[bytes](), array("I")
         for kept in self._kept(start):
             if isinstance(kept, bytes):
-                pieces.append(kept)
+                alone.append(kept)
                 lengths.append(len(kept))
             else:
-                pieces.append(kept.data)
+                pieces += (b"".join(alone), kept.data)
+                alone.clear()
                 lengths += kept.lengths
-        return b"".join(pieces), lengths
+        return [*pieces, b"".join(alone)], lengths
 
     def _kept(self, start: int) -> Iterator[bytes | Run]:
         """What there is from event `start` on, each run once and as far as it belongs to that."""

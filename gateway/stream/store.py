@@ -84,43 +84,50 @@ class StreamRecord:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Consecutive events of one stream as they were sent: frames joined, and their lengths.
+    """Consecutive events of one stream as they were sent, and the length of each.
 
-    `first` of a stream's segments follows the `last` before it, unless the store was away for so
-    long that the log had dropped events: then the gap shows.
+    They are in pieces to be joined: a megabyte is soon compressed, but not soon copied. `first` of a stream's
+    segments follows the `last` before it, unless the store was away for so long that the log had
+    dropped events: then the gap shows.
     """
 
     stream_id: StreamId
     first: int
     last: int
-    data: bytes
+    pieces: Sequence[bytes]
     lengths: array[int]
 
     @classmethod
     def of(cls, stream_id: StreamId, first: int, frames: Sequence[bytes]) -> Segment:
         lengths = lengths_of(frames)
-        return cls(stream_id, first, first + len(lengths) - 1, b"".join(frames), lengths)
+        return cls(stream_id, first, first + len(lengths) - 1, [b"".join(frames)], lengths)
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return sum(map(len, self.pieces))
 
     def after(self, seq: int) -> list[bytes]:
         """The events that follow `seq`, each by itself."""
         skipped = max(0, seq + 1 - self.first)
         position = sum(self.lengths[:skipped])
+        data = b"".join(self.pieces)
         frames = []
         for length in islice(self.lengths, skipped, None):
-            frames.append(self.data[position : position + length])
+            frames.append(data[position : position + length])
             position += length
         return frames
 
-    def pack(self) -> bytes:
-        """The events in one piece: their count and lengths, as 32 bits each, and themselves."""
+    def pack(self) -> list[bytes]:
+        """Their count and lengths, as 32 bits each, and themselves: to be joined."""
         head = array("I", (len(self.lengths),)) + self.lengths
         if sys.byteorder == "big":
             head.byteswap()
-        return head.tobytes() + self.data
+        return [head.tobytes(), *self.pieces]
 
     @classmethod
     def unpack(cls, stream_id: StreamId, first: int, packed: bytes) -> Segment:
-        """The counterpart of `pack`.
+        """The counterpart of `pack`, joined.
 
         Raises:
             StoreError: that is no segment.
@@ -136,7 +143,7 @@ class Segment:
         data = packed[position:]
         if sum(lengths) != len(data):
             raise damaged()
-        return cls(stream_id, first, first + count - 1, data, lengths)
+        return cls(stream_id, first, first + count - 1, [data], lengths)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ def test_segment_packs_and_slices_by_event(
     frames: list[bytes], first: int, data: st.DataObject
 ) -> None:
     segment = Segment.of(StreamId("s"), first, frames)
-    assert Segment.unpack(StreamId("s"), first, segment.pack()) == segment
+    assert Segment.unpack(StreamId("s"), first, b"".join(segment.pack())) == segment
     skipped = data.draw(st.integers(0, len(frames)))
     assert segment.after(first - 1 + skipped) == frames[skipped:]
     assert segment.after(0) == frames
@@ -121,7 +121,7 @@ def test_segment_of_garbage_is_refused_or_consistent(data: bytes) -> None:
         segment = Segment.unpack(StreamId("s"), 1, data)
     except StoreError:
         return
-    assert b"".join(segment.after(0)) == segment.data
+    assert [b"".join(segment.after(0))] == segment.pieces
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1), st.integers(1, 50))
@@ -129,6 +129,17 @@ def test_segment_comes_back_from_its_row_as_it_was(frames: list[bytes], times: i
     rows = Rows(Cipher(), "a")
     segment = Segment.of(StreamId("s"), 7, frames * times)
     assert rows.segment(segment.stream_id, rows.segment_row(segment)) == segment
+
+
+def test_segment_in_pieces_makes_the_same_row_as_in_one() -> None:
+    """Also where it is so large that it isn't put together before it is compressed."""
+    rows = Rows(Cipher(), "a")
+    for count in (1, 10, 5000):
+        frames = [b"data: %d\n\n" % number * 3 for number in range(count)]
+        whole = Segment.of(StreamId("s"), 1, frames)
+        apart = replace(whole, pieces=[b"".join(frames[:7]), b"", *frames[7:]])
+        assert (apart.size, apart.after(0)) == (whole.size, frames)
+        assert rows.segment(StreamId("s"), rows.segment_row(apart)) == whole
 
 
 def test_row_of_events_that_differ_in_a_word_is_a_tenth_of_them() -> None:
@@ -142,7 +153,7 @@ def test_row_of_events_that_differ_in_a_word_is_a_tenth_of_them() -> None:
 
 def test_row_that_an_earlier_release_wrote_uncompressed_is_read() -> None:
     segment = Segment.of(StreamId("s"), 1, [b"x" * 1000] * 3)
-    row = {"first": 1, "data": Cipher().seal(segment.pack(), "s.1")}
+    row = {"first": 1, "data": Cipher().seal(b"".join(segment.pack()), "s.1")}
     assert Rows(Cipher(), "a").segment(StreamId("s"), row) == segment
 
 
