@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.errors import GatewayError, UpstreamError
 from gateway.sse.dialects.base import Decoder, Dialect
@@ -22,6 +22,8 @@ from gateway.tasks import TaskOwner, log_failed
 
 #: A read of so much holds many events.
 _MANY_BYTES = 4096
+#: What came, in parts that follow each other: blocks, or one piece of whatever kind.
+Parts = Iterable[Sequence[bytes]]
 
 
 class Producer:
@@ -103,38 +105,35 @@ class Producer:
                 if stream.log.append(chunk if wire.is_verbatim else wire.spell(text)):
                     self._keep_within_bounds()
                 return
-            events = self._read(chunk) if len(chunk) < _MANY_BYTES else self._read_many(chunk)
-            if wire.ending is not None:
-                self._finish(wire.ending, events)
-            elif events and stream.log.extend(events):
-                self._keep_within_bounds()
+            self._add(
+                self._read(chunk) if len(chunk) < _MANY_BYTES else self._read_all(self._cut(chunk))
+            )
         except Exception as error:
             self._break_off(error)
 
     def feed_many(self, chunks: list[bytes]) -> None:
-        """The same for several that came together. Mostly each is an event, and cutting them out
-        of the whole again would be most of what is done with them."""
-        stream, joined = self._stream, b"".join(chunks)
+        """The same for several that came together. Mostly each is an event, but for the first and
+        the last, which may be parts of one; cutting them out of the whole again would be most of
+        what is done with them."""
+        if not self._is_relaying or self._stream.ending is not None:
+            return
+        if len(chunks) == 1:
+            self.feed(chunks[0])
+            return
+        first = 0 if self._decoder.is_between_blocks else 1
+        last = len(chunks) if chunks[-1].endswith(b"\n") else -1
         try:
-            if (
-                len(chunks) > 1
-                and self._is_relaying
-                and stream.ending is None
-                and self._decoder.is_between_blocks
-                and (
-                    len(joined) <= self._event_max_bytes
-                    or max(map(len, chunks)) <= self._event_max_bytes
-                )
-                and (events := stream.wire.usual_blocks(chunks, joined)) is not None
-            ):
-                stream.last_event = time.monotonic()
-                if stream.log.extend(events):
-                    self._keep_within_bounds()
-                return
+            self._add(self._read_all((chunks[:first], chunks[first:last], chunks[last:])))
         except Exception as error:
             self._break_off(error)
-            return
-        self.feed(joined)
+
+    def _add(self, events: Sequence[bytes]) -> None:
+        """Appends them; they may be the last."""
+        stream = self._stream
+        if stream.wire.ending is not None:
+            self._finish(stream.wire.ending, events)
+        elif events and stream.log.extend(events):
+            self._keep_within_bounds()
 
     def _read(self, chunk: bytes) -> Sequence[bytes]:
         """The events that `chunk` completes, read the plain way."""
@@ -147,27 +146,44 @@ class Producer:
             stream.look_again()
         return stream.wire.feed(blocks)
 
-    def _read_many(self, chunk: bytes) -> Sequence[bytes]:
-        """The same for a chunk that holds many events: without what is unfinished at its ends, they
-        are perhaps the usual ones, which takes a third of the time."""
-        stream, events = self._stream, list[bytes]()
+    def _read_all(self, parts: Parts) -> list[bytes]:
+        """The events that these complete. Those whose blocks are the usual ones take a third of the
+        time."""
+        events: list[bytes] = []
+        try:
+            self._read_parts(parts, events)
+        except UpstreamError:
+            self._stream.log.extend(events)  # what came before the fault
+            raise
+        return events
+
+    def _read_parts(self, parts: Parts, events: list[bytes]) -> None:
+        stream = self._stream
         wire = stream.wire
-        first = 0 if self._decoder.is_between_blocks else chunk.find(b"\n\n") + 2
-        last = chunk.rfind(b"\n\n") + 2
-        for part in (chunk[:first], chunk[first:last], chunk[last:]):
+        for blocks in parts:
+            part = b"".join(blocks)
             if not part or wire.ending is not None:
                 continue
-            is_whole = self._decoder.is_between_blocks and len(part) <= self._event_max_bytes
-            if is_whole and (usual := wire.usual(part)) is not None:
+            usual = None
+            if self._decoder.is_between_blocks and self._is_bounded(blocks, part):
+                usual = wire.usual(part) if len(blocks) == 1 else wire.usual_blocks(blocks, part)
+            if usual is not None:
                 stream.last_event = time.monotonic()
                 events += usual
-                continue
-            try:
+            elif len(blocks) == 1:
                 events += self._read(part)
-            except UpstreamError:
-                stream.log.extend(events)  # what came before the fault
-                raise
-        return events
+            else:
+                self._read_parts(self._cut(part), events)
+
+    def _cut(self, chunk: bytes) -> Parts:
+        """A chunk that holds many events, without what is unfinished at its ends."""
+        first = 0 if self._decoder.is_between_blocks else chunk.find(b"\n\n") + 2
+        last = chunk.rfind(b"\n\n") + 2
+        return (chunk[:first],), (chunk[first:last],), (chunk[last:],)
+
+    def _is_bounded(self, blocks: Sequence[bytes], joined: bytes) -> bool:
+        most = self._event_max_bytes
+        return len(joined) <= most or max(map(len, blocks)) <= most
 
     def feed_end(self, error: UpstreamError | None) -> None:
         if not self._is_relaying:

@@ -86,9 +86,9 @@ class StreamRecord:
 class Segment:
     """Consecutive events of one stream as they were sent, and the length of each.
 
-    They are in pieces to be joined: a megabyte is soon compressed, but not soon copied. `first` of a stream's
-    segments follows the `last` before it, unless the store was away for so long that the log had
-    dropped events: then the gap shows.
+    They are in pieces to be joined: a megabyte is soon compressed, but not soon copied.
+    `first` of a stream's segments follows the `last` before it, unless the store was away for so
+    long that the log had dropped events: then the gap shows.
     """
 
     stream_id: StreamId
