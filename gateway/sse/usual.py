@@ -9,6 +9,7 @@ that: the halves are the same JSON, which a string without quotes and backslashe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 
 import orjson
 
@@ -68,16 +69,16 @@ class UsualEvent:
             return None
         # Where the texts would be: searching for the bytes between two of them takes longer.
         lines = chunk.split(b"\n")[head.count(b"\n") : -1 : head.count(b"\n") + tail.count(b"\n")]
-        start, end = len(head) - 1 - head.rfind(b"\n"), -tail.index(b"\n")
-        return self._proven_texts([line[start:end] for line in lines], chunk)
+        hole = itemgetter(slice(len(head) - 1 - head.rfind(b"\n"), -tail.index(b"\n")))
+        return self._proven_texts(list(map(hole, lines)), chunk)
 
     def texts_of_each(self, blocks: Sequence[bytes], joined: bytes) -> list[bytes] | None:
         """The same for blocks that are apart already, if they are; each text is one block's."""
         head, tail = self.head, self.tail
         if not (head and tail.endswith(b"\n")):
             return None
-        start, end = len(head), -len(tail)
-        return self._proven_texts([block[start:end] for block in blocks], joined)
+        hole = itemgetter(slice(len(head), -len(tail)))
+        return self._proven_texts(list(map(hole, blocks)), joined)
 
     def _proven_texts(self, texts: list[bytes], chunk: bytes) -> list[bytes] | None:
         """The texts if the shape with each of them makes up `chunk`. Putting it together again
