@@ -17,7 +17,7 @@ class Follower(Protocol):
 
     def feed(self, chunk: bytes) -> None: ...
 
-    def feed_many(self, chunks: list[bytes]) -> None:
+    def feed_many(self, chunks: list[bytes], joined: bytes) -> None:
         """The same for several; each is one of HTTP's, so that it may be something whole."""
         ...
 

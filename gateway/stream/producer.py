@@ -22,8 +22,8 @@ from gateway.tasks import TaskOwner, log_failed
 
 #: A read of so much holds many events.
 _MANY_BYTES = 4096
-#: What came, in parts that follow each other: blocks, or one piece of whatever kind.
-Parts = Iterable[Sequence[bytes]]
+#: What came, in parts that follow each other: blocks, or one piece of whatever kind; and joined.
+Parts = Iterable[tuple[Sequence[bytes], bytes]]
 
 
 class Producer:
@@ -111,19 +111,28 @@ class Producer:
         except Exception as error:
             self._break_off(error)
 
-    def feed_many(self, chunks: list[bytes]) -> None:
+    def feed_many(self, chunks: list[bytes], joined: bytes) -> None:
         """The same for several that came together. Mostly each is an event, but for the first and
         the last, which may be parts of one; cutting them out of the whole again would be most of
         what is done with them."""
         if not self._is_relaying or self._stream.ending is not None:
             return
         if len(chunks) == 1:
-            self.feed(chunks[0])
+            self.feed(joined)
             return
-        first = 0 if self._decoder.is_between_blocks else 1
-        last = len(chunks) if chunks[-1].endswith(b"\n") else -1
+        first = 0 if self._decoder.is_between_blocks else len(chunks[0])
+        last = len(joined) if joined.endswith(b"\n") else len(joined) - len(chunks[-1])
+        whole = chunks[first > 0 : len(chunks) - (last < len(joined))]
         try:
-            self._add(self._read_all((chunks[:first], chunks[first:last], chunks[last:])))
+            self._add(
+                self._read_all(
+                    (
+                        _piece(joined[:first]),
+                        (whole, joined[first:last]),
+                        _piece(joined[last:]),
+                    )
+                )
+            )
         except Exception as error:
             self._break_off(error)
 
@@ -160,8 +169,7 @@ class Producer:
     def _read_parts(self, parts: Parts, events: list[bytes]) -> None:
         stream = self._stream
         wire = stream.wire
-        for blocks in parts:
-            part = b"".join(blocks)
+        for blocks, part in parts:
             if not part or wire.ending is not None:
                 continue
             usual = None
@@ -179,7 +187,7 @@ class Producer:
         """A chunk that holds many events, without what is unfinished at its ends."""
         first = 0 if self._decoder.is_between_blocks else chunk.find(b"\n\n") + 2
         last = chunk.rfind(b"\n\n") + 2
-        return (chunk[:first],), (chunk[first:last],), (chunk[last:],)
+        return _piece(chunk[:first]), _piece(chunk[first:last]), _piece(chunk[last:])
 
     def _is_bounded(self, blocks: Sequence[bytes], joined: bytes) -> bool:
         most = self._event_max_bytes
@@ -268,6 +276,10 @@ class Producer:
         retryable = error.retryable if isinstance(error, UpstreamError) else None
         self._stream.open(Opening(error=error))
         self._stream.end(ending.because(error.message, retryable=retryable))
+
+
+def _piece(chunk: bytes) -> tuple[Sequence[bytes], bytes]:
+    return (chunk,), chunk
 
 
 async def _asked_already() -> Answer:

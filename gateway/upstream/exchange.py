@@ -38,7 +38,7 @@ class Follower(Protocol):
 
     def feed(self, chunk: bytes) -> None: ...
 
-    def feed_many(self, chunks: list[bytes]) -> None:
+    def feed_many(self, chunks: list[bytes], joined: bytes) -> None:
         """The same for several; each is one of HTTP's, so that it may be something whole."""
         ...
 
@@ -163,7 +163,7 @@ class Exchange:
         self._is_taking = True
         pieces = self._protocol.pieces
         while pieces and not self._is_paused and (follower := self._follower) is not None:
-            follower.feed_many(_next(pieces))
+            follower.feed_many(*_next(pieces))
         self._is_taking = False
         follower, payload = self._follower, self._payload
         if follower is None or self._is_paused:
@@ -271,18 +271,19 @@ class Asker:
         return Exchange(connection, protocol, head, payload)
 
 
-def _next(pieces: list[bytes]) -> list[bytes]:
-    """Takes up to 32 KiB, so that what is fed at once stays within what a log may be over."""
+def _next(pieces: list[bytes]) -> tuple[list[bytes], bytes]:
+    """Takes up to 32 KiB, so that what is fed at once stays within what a log may be over; and the
+    same joined."""
     size = len(pieces[0]) or 1
     if size > READ_BYTES:
         starts = range(0, size, READ_BYTES)
         pieces[:1] = [pieces[0][start : start + READ_BYTES] for start in starts]
         size = READ_BYTES
     taken = pieces[: max(1, READ_BYTES // size)]  # events are much of a size
-    while sum(map(len, taken)) > READ_BYTES:
+    while len(joined := b"".join(taken)) > READ_BYTES:
         del taken[len(taken) // 2 :]
     del pieces[: len(taken)]
-    return taken
+    return taken, joined
 
 
 async def read_body(payload: aiohttp.StreamReader) -> bytes:

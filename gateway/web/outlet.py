@@ -15,6 +15,9 @@ from aiohttp.http import HttpVersion11, StreamWriter
 from gateway.chunks import SIZE_LINES
 from gateway.web.compression import Encoder
 
+#: From here on it takes longer to put a chunk together than to write it in pieces.
+_LARGE_BYTES = 16 * 1024
+
 
 class Outlet:
     """Writes to one prepared response; the sink of a reader.
@@ -81,7 +84,10 @@ class Outlet:
         self.writes += 1
         size = len(frames)
         size_line = SIZE_LINES[size] if size < len(SIZE_LINES) else b"%x\r\n" % size
-        transport.write(b"".join((size_line, frames, b"\r\n")))
+        if size < _LARGE_BYTES:
+            transport.write(b"".join((size_line, frames, b"\r\n")))
+        else:
+            transport.writelines((size_line, frames, b"\r\n"))
         return not protocol._paused  # noqa: SLF001 - its property is a call more
 
     def push_last(self, frames: bytes) -> bool:

@@ -81,7 +81,7 @@ class ScriptedAnswer:
                 return
             self.fed += 1
             if isinstance(piece, list):
-                follower.feed_many(piece)
+                follower.feed_many(piece, b"".join(piece))
             else:
                 follower.feed(piece)
         if not self._endless:
