@@ -32,8 +32,8 @@ BUFFER = 256 * KIB
 #: event loop's last receive may have brought 256 KiB more; the client's transport pauses the writer
 #: at 64 KiB, and its last write may have brought 64 KiB more.
 IN_HAND = (64 + 256 + 64 + 64) * KIB
-#: What the log may be over its bound: one read of 32 KiB, which ids make a little more of.
-ONE_READ = (32 + 8) * KIB
+#: What the log may be over its bound: what is fed at once, which ids make a little more of.
+ONE_READ = (48 + 12) * KIB
 PIECE = 16 * KIB
 EVENTS = 8000
 

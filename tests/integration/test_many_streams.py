@@ -26,9 +26,10 @@ STALLED = 100
 KIB = 1024
 
 BUFFER = 64 * KIB
-#: Beside its log: one read of 32 KiB and its ids, what aiohttp and the event loop have received for
-#: it (64 and 256 KiB), and what the client's transport has yet to send (64 KiB and a write of 64).
-STALLED_BYTES = BUFFER + (32 + 8 + 64 + 256 + 64 + 64) * KIB
+#: Beside its log: what is fed at once (48 KiB) and its ids, what aiohttp and the event loop have
+#: received for it (64 and 256 KiB), and what the client's transport has yet to send (64 KiB and a
+#: write of 64).
+STALLED_BYTES = BUFFER + (48 + 12 + 64 + 256 + 64 + 64) * KIB
 #: A stream's two connections, tasks and records.
 STREAM_BYTES = 64 * KIB
 SETTINGS = {

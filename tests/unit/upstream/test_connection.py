@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import UpstreamError
-from gateway.upstream.connection import READ_BYTES, UpstreamConnection
-from gateway.upstream.exchange import Exchange
+from gateway.upstream.connection import UpstreamConnection
+from gateway.upstream.exchange import FEED_BYTES, Exchange
 
 _HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 _EVENT = b"data: word\n\n"
@@ -174,4 +174,4 @@ def test_what_waited_is_fed_in_pieces_of_a_bounded_size(sizes: list[int]) -> Non
     finally:
         loop.close()
     assert b"".join(itertools.chain.from_iterable(fed)) == b"".join(waiting)
-    assert all(sum(map(len, some)) <= READ_BYTES for some in fed)
+    assert all(sum(map(len, some)) <= FEED_BYTES for some in fed)
