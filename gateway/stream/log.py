@@ -16,7 +16,7 @@ from gateway.stream.run import FRAME_OVERHEAD_BYTES, Run, as_they_are, lengths_o
 
 _COMPACT_AFTER = 256
 #: Fewer are kept one by one.
-_FEW = 16
+_FEW = 64
 _MANY = 32
 _NOTHING = [b""] * _MANY
 #: A run that is at most such a part of a full log is dropped as a whole.

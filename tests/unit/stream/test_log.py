@@ -68,22 +68,26 @@ def test_reader_gets_every_event_once_in_order(frames: list[bytes], most: int) -
     assert got == b"".join(frames)
 
 
+def _blocks(count: int, sizes: list[int]) -> list[bytes]:
+    return [bytes([65 + n % 26]) * sizes[n % len(sizes)] for n in range(count)]
+
+
 @given(
     st.lists(
         st.tuples(
-            st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=50),
-            st.integers(0, 400),
+            st.builds(_blocks, st.integers(1, 120), st.lists(st.integers(1, 40), min_size=1)),
+            st.integers(0, 600),
         ),
-        max_size=8,
+        max_size=5,
     ),
-    st.integers(1, 400),
+    st.integers(1, 2000),
     st.booleans(),
 )
 def test_events_are_the_same_whether_they_come_at_once_or_one_by_one(
     steps: list[tuple[list[bytes], int]], most: int, with_ids: bool
 ) -> None:
     """What comes at once is kept in one piece, and nobody can tell."""
-    together, alone = (_log(max_bytes=3000, with_ids=with_ids) for _ in range(2))
+    together, alone = (_log(max_bytes=9000, with_ids=with_ids) for _ in range(2))
     for blocks, keep_after in steps:
         together.extend(blocks)
         for block in blocks:
@@ -92,41 +96,43 @@ def test_events_are_the_same_whether_they_come_at_once_or_one_by_one(
             log.trim(keep_after)
         assert (together.first, together.last) == (alone.first, alone.last)
         assert together.bytes == alone.bytes
-        for after in range(alone.first - 1, alone.last + 2):
-            assert together.events(after) == alone.events(after)
+        for after in range(alone.first - 1, alone.last + 1, 41):
+            events = alone.events(after)
+            assert together.events(after) == events
             pieces, lengths = together.pieces(after)
-            assert b"".join(pieces) == b"".join(alone.events(after))
-            assert list(lengths) == list(map(len, alone.events(after)))
-            if after < alone.last:
-                assert _read_all(together, after, most) == _read_all(alone, after, most)
+            assert (b"".join(pieces), list(lengths)) == (b"".join(events), list(map(len, events)))
+            for log in (together, alone):
+                _assert_reads(log, after, events, most)
         if alone.first > 1:
             with pytest.raises(CursorTrimmedError):
                 together.read(alone.first - 2, most)
 
 
-def _read_all(log: EventLog, cursor: int, most: int) -> bytes:
-    """What a reader gets in pieces, each of at least one event and otherwise within bounds."""
-    got = b""
-    while cursor < log.last:
-        size = len(log.events(cursor)[0])
+def _assert_reads(log: EventLog, cursor: int, events: list[bytes], most: int) -> None:
+    """A reader gets the events in pieces, each of at least one and otherwise within bounds."""
+    while events:
         data, then = log.read(cursor, most)
-        assert data == b"".join(log.events(cursor)[: then - cursor])
-        assert then > cursor
-        assert len(data) <= max(size, most)
-        got, cursor = got + data, then
-    return got
+        count = then - cursor
+        assert data == b"".join(events[:count])
+        assert count == 1 or 0 < len(data) <= most
+        assert len(data) + sum(map(len, events[count : count + 1])) > most or count == len(events)
+        cursor, events = then, events[count:]
+    assert log.read(cursor, most) == (b"", cursor)
 
 
 def test_run_is_kept_once_and_goes_with_its_last_event() -> None:
     log = _log(max_bytes=1000)
-    log.extend([b"x" * 100] * 20)
+    log.extend([b"x" * 100] * 100)
     run = log._frames[0]
     assert all(frame is run for frame in log._frames)
-    log.trim(keep_after=10)
-    assert (log.first, log._frames[:10]) == (11, [b""] * 10)
-    assert log.events() == [b"x" * 100] * 10
-    log.trim(keep_after=20)
+    log.trim(keep_after=50)
+    assert (log.first, log._frames[:50]) == (51, [b""] * 50)
+    assert log.events() == [b"x" * 100] * 50
+    log.trim(keep_after=100)
     assert run in log._frames, "as many as fit are kept"
+    log.extend([b"y" * 100] * 100)
+    log.trim(keep_after=200)
+    assert run not in log._frames
 
 
 @given(
