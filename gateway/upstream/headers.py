@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -22,7 +22,7 @@ _HOP_BY_HOP = frozenset(
     }
 )
 #: What the gateway reads itself, sets anew, or must not let a client forge.
-_OWN_REQUEST_HEADERS = frozenset(
+_OWN_REQUEST_HEADERS = _HOP_BY_HOP | frozenset(
     {
         "accept-encoding",
         "content-length",
@@ -38,8 +38,9 @@ _OWN_REQUEST_HEADERS = frozenset(
     }
 )
 _CREDENTIALS = ("authorization", "x-api-key")
+_HAS_LINES = (CIMultiDict, CIMultiDictProxy)
 _OWN_RESPONSE_PREFIXES = ("access-control-", "ratelimit", "x-ratelimit-", "x-stream-")
-_OWN_RESPONSE_HEADERS = frozenset(
+_OWN_RESPONSE_HEADERS = _HOP_BY_HOP | frozenset(
     {
         "cache-control",
         "content-encoding",
@@ -81,27 +82,27 @@ def with_credential(
 
 def returned(headers: Mapping[str, str]) -> Headers:
     """The end-to-end headers of a backend's answer that passes as it is."""
-    return _end_to_end(headers, frozenset())
+    return _end_to_end(headers, _HOP_BY_HOP)
 
 
 def returned_with_stream(headers: Mapping[str, str]) -> Headers:
     """The backend's headers that ride on an event stream of ours, beside our own."""
     kept = _end_to_end(headers, _OWN_RESPONSE_HEADERS)
-    for name in list(kept):
-        if name.lower().startswith(_OWN_RESPONSE_PREFIXES):
-            kept.popall(name, None)
+    for name in [name for name in kept if name.lower().startswith(_OWN_RESPONSE_PREFIXES)]:
+        kept.popall(name, None)
     return kept
 
 
 def _end_to_end(headers: Mapping[str, str], dropped: frozenset[str]) -> Headers:
-    dropped |= _HOP_BY_HOP | _named_by_connection(headers)
-    return CIMultiDict([item for item in headers.items() if item[0].lower() not in dropped])
+    kept = CIMultiDict([item for item in headers.items() if item[0].lower() not in dropped])
+    for name in _named_by_connection(headers):
+        kept.popall(name, None)
+    return kept
 
 
-def _named_by_connection(headers: Mapping[str, str]) -> frozenset[str]:
-    values: Iterable[str] = ()
-    if isinstance(headers, CIMultiDict | CIMultiDictProxy):
-        values = headers.getall("Connection", ())
-    return frozenset(
-        name.strip().lower() for value in values for name in value.split(",") if name.strip()
-    )
+def _named_by_connection(headers: Mapping[str, str]) -> set[str]:
+    """The headers that are meant for the next hop alone; there may be several lines of them."""
+    if "Connection" not in headers:
+        return set()
+    lines = headers.getall("Connection") if isinstance(headers, _HAS_LINES) else ()
+    return {name.strip() for line in lines for name in line.split(",")}
