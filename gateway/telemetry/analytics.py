@@ -1,8 +1,8 @@
 """Analytics: how streams lived, without whose they were or what they said.
 
 Each stream that ends leaves a few lines of NDJSON under a name that is drawn for the purpose and
-stands nowhere else; docs/analytics.md lists the events. Lines wait in memory for a second and are
-then written by a thread, so that the disk holds up nobody.
+stands nowhere else; docs/analytics.md lists the events. What they tell waits in memory for a second
+and is then written by a thread, so that neither disk nor spelling holds up anybody.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import asyncio
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import orjson
 
@@ -75,6 +74,21 @@ class Stream(Protocol):
     def first_token_s(self) -> float | None: ...
 
 
+class _Life(NamedTuple):
+    """What is told of a stream. The stream itself would hold its events."""
+
+    created_at: float
+    started: float
+    route: str
+    moments: Sequence[Moment]
+    first_token_s: float | None
+    duration_s: float
+    status: str
+    reason: str
+    events: int
+    tokens: int
+
+
 def pages_of(settings: Settings) -> Pages:
     """Where a gateway with these settings writes, and its commands read."""
     return Pages(settings.data_dir / "analytics", "streams", settings.analytics_max_bytes)
@@ -87,7 +101,7 @@ class Analytics:
         self.pages = pages
         self.left_out = 0
         self._reasons = reasons
-        self._waiting: deque[bytes] = deque()
+        self._waiting: list[_Life] = []
         self._came = asyncio.Event()
         self._has_failed = False
         self._writing = asyncio.Lock()
@@ -99,8 +113,7 @@ class Analytics:
         if len(self._waiting) >= _MAX_WAITING:
             self.left_out += 1
             return
-        lines = (orjson.dumps(event) for event in _life(stream, self._reasons))
-        self._waiting.append(b"".join(line + b"\n" for line in lines))
+        self._waiting.append(_life_of(stream))
         self._came.set()
 
     async def run(self) -> None:
@@ -117,41 +130,59 @@ class Analytics:
 
     async def _write(self) -> None:
         self._came.clear()
-        lines = list(self._waiting)
-        self._waiting.clear()
-        if not lines:
+        lives, self._waiting = self._waiting, []
+        if not lives:
             return
         try:
-            await asyncio.to_thread(self.pages.append, b"".join(lines))
+            await asyncio.to_thread(self._append, lives)
         except OSError as error:
             if not self._has_failed:
                 logger.warning("analytics.failed", extra={"problem": error.strerror})
             self._has_failed = True
-            self.left_out += len(lines)
+            self.left_out += len(lives)
         else:
             self._has_failed = False
 
+    def _append(self, lives: Sequence[_Life]) -> None:
+        told = (event for life in lives for event in _told(life, self._reasons))
+        self.pages.append(b"".join(orjson.dumps(event) + b"\n" for event in told))
 
-def _life(stream: Stream, reasons: frozenset[str]) -> Iterator[dict[str, object]]:
+
+def _life_of(stream: Stream) -> _Life:
+    ending, wire = stream.ending, stream.wire
+    return _Life(
+        created_at=stream.created_at,
+        started=stream.started,
+        route=stream.origin.route,
+        moments=stream.moments,
+        first_token_s=stream.first_token_s,
+        duration_s=stream.duration_s,
+        status="" if ending is None else str(ending.status),
+        reason="" if ending is None else ending.reason,
+        events=wire.total_chunks,
+        tokens=wire.total_tokens,
+    )
+
+
+def _told(life: _Life, reasons: frozenset[str]) -> Iterator[dict[str, object]]:
     name = os.urandom(8).hex()
-    minute = int(stream.created_at) // _MINUTE_S * _MINUTE_S
+    minute = int(life.created_at) // _MINUTE_S * _MINUTE_S
     at = time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime(minute))
-    yield {"stream": name, "event": "started", "ms": 0, "at": at, "route": stream.origin.route}
-    told = [(moment.at - stream.started, moment.what) for moment in stream.moments]
-    if stream.first_token_s is not None:
-        told.append((stream.first_token_s, "first_token"))
+    yield {"stream": name, "event": "started", "ms": 0, "at": at, "route": life.route}
+    told = [(moment.at - life.started, moment.what) for moment in life.moments]
+    if life.first_token_s is not None:
+        told.append((life.first_token_s, "first_token"))
     for seconds, what in sorted(told):
         yield {"stream": name, "event": what, "ms": _ms(seconds)}
-    if (ending := stream.ending) is not None:
-        yield {
-            "stream": name,
-            "event": "ended",
-            "ms": _ms(stream.duration_s),
-            "status": str(ending.status),
-            "reason": ending.reason if ending.reason in reasons else "custom",
-            "events": stream.wire.total_chunks,
-            "tokens": stream.wire.total_tokens,
-        }
+    yield {
+        "stream": name,
+        "event": "ended",
+        "ms": _ms(life.duration_s),
+        "status": life.status,
+        "reason": life.reason if life.reason in reasons else "custom",
+        "events": life.events,
+        "tokens": life.tokens,
+    }
 
 
 def _ms(seconds: float) -> float:
