@@ -19,6 +19,7 @@ context.set_forkserver_preload(
         *("pytest", "uvloop", "gateway.app", "gateway.cli"),
         *("gateway.database.postgres", "gateway.database.steps"),
         *(f"gateway.commands.{name}" for name in ("audit_log", "rights", "verifying", "reporting")),
+        "tests.frozen",
     ]
 )
 
