@@ -44,14 +44,7 @@ class BoundedMemoryStorage(Storage, SlidingWindowCounterSupport, TimestampedSlid
 
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         """Adds to a counter, which expires `expiry` seconds after its first hit."""
-        now = self._clock()
-        self._remove_expired(now, EXPIRIES_PER_HIT)
-        count, expires_at = self._counters.get(key, (0, 0.0))
-        if expires_at <= now:
-            count, expires_at = 0, now + expiry
-            heappush(self._expiries, (expires_at, key))
-        self._counters[key] = (count + amount, expires_at)
-        return count + amount
+        return self._add(key, expiry, amount, self._clock())
 
     async def get(self, key: str) -> int:
         return self._count(key, self._clock())
@@ -70,11 +63,12 @@ class BoundedMemoryStorage(Storage, SlidingWindowCounterSupport, TimestampedSlid
         A refused hit isn't counted, so a client that keeps trying is let in as soon as one that
         waited. Nothing is awaited in between, hence no two hits can both take the last place.
         """
-        previous, previous_ttl_s, current, _ = await self.get_sliding_window(key, expiry)
-        if floor(previous * previous_ttl_s / expiry + current) + amount > limit:
+        now = self._clock()
+        previous_key, current_key = self.sliding_window_keys(key, expiry, now)
+        previous, current = self._count(previous_key, now), self._count(current_key, now)
+        if floor(previous * _left_s(expiry, now) / expiry + current) + amount > limit:
             return False
-        _, current_key = self.sliding_window_keys(key, expiry, self._clock())
-        await self.incr(current_key, 2 * expiry, amount)
+        self._add(current_key, 2 * expiry, amount, now)
         return True
 
     async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
@@ -85,7 +79,7 @@ class BoundedMemoryStorage(Storage, SlidingWindowCounterSupport, TimestampedSlid
         now = self._clock()
         previous_key, current_key = self.sliding_window_keys(key, expiry, now)
         previous, current = self._count(previous_key, now), self._count(current_key, now)
-        left_s = expiry - now % expiry
+        left_s = _left_s(expiry, now)
         return previous, left_s if previous else 0.0, current, left_s + expiry
 
     async def clear_sliding_window(self, key: str, expiry: int) -> None:
@@ -109,6 +103,15 @@ class BoundedMemoryStorage(Storage, SlidingWindowCounterSupport, TimestampedSlid
         """Removes expired counters, for when no more hits come; how many expiries were handled."""
         return self._remove_expired(self._clock(), at_most)
 
+    def _add(self, key: str, expiry: float, amount: int, now: float) -> int:
+        self._remove_expired(now, EXPIRIES_PER_HIT)
+        count, expires_at = self._counters.get(key, (0, 0.0))
+        if expires_at <= now:
+            count, expires_at = 0, now + expiry
+            heappush(self._expiries, (expires_at, key))
+        self._counters[key] = (count + amount, expires_at)
+        return count + amount
+
     def _count(self, key: str, now: float) -> int:
         count, expires_at = self._counters.get(key, (0, 0.0))
         return count if expires_at > now else 0
@@ -125,3 +128,8 @@ class BoundedMemoryStorage(Storage, SlidingWindowCounterSupport, TimestampedSlid
         if handled and not counters:
             counters.clear()  # an emptied dict keeps its table; a cleared one gives it back
         return handled
+
+
+def _left_s(expiry: int, now: float) -> float:
+    """Until this window ends."""
+    return expiry - now % expiry

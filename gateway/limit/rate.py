@@ -14,7 +14,6 @@ from typing import cast
 
 import limits
 from limits.aio.storage import SlidingWindowCounterSupport, Storage
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from gateway.limit.memory import BoundedMemoryStorage
 
@@ -79,40 +78,41 @@ class RateLimiter:
             ValueError: the rate can't be read.
         """
         self._item = limits.parse(rate) if rate not in ("", "0") else None
-        self._storage = storage if storage is not None else BoundedMemoryStorage(clock)
-        self._strategy = SlidingWindowCounterRateLimiter(self._storage)
+        self._window_s = self._item.get_expiry() if self._item is not None else 0
+        # As its type says: every storage of `limits` that this is made with can do it.
+        self._storage = cast(
+            SlidingWindowCounterSupport,
+            storage if storage is not None else BoundedMemoryStorage(clock),
+        )
 
     async def hit(self, key: str) -> RateVerdict:
         """Counts a request, unless it has to be refused."""
         if self._item is None:
             return _UNLIMITED
-        allowed = await self._strategy.hit(self._item, key)
-        return await self._verdict(self._item, key, allowed)
+        limit, counter = self._item.amount, self._item.key_for(key)
+        allowed = await self._storage.acquire_sliding_window_entry(counter, limit, self._window_s)
+        return await self._verdict(counter, limit, allowed)
 
     async def peek(self, key: str) -> RateVerdict:
         """What `hit` would say, without counting."""
         if self._item is None:
             return _UNLIMITED
-        return await self._verdict(self._item, key, None)
+        return await self._verdict(self._item.key_for(key), self._item.amount, None)
 
-    async def _verdict(
-        self, item: limits.RateLimitItem, key: str, allowed: bool | None
-    ) -> RateVerdict:
-        storage = cast(SlidingWindowCounterSupport, self._storage)
-        window_s = item.get_expiry()
-        previous, previous_ttl_s, current, current_ttl_s = await storage.get_sliding_window(
-            item.key_for(key), window_s
-        )
+    async def _verdict(self, counter: str, limit: int, allowed: bool | None) -> RateVerdict:
+        window_s = self._window_s
+        window = await self._storage.get_sliding_window(counter, window_s)
+        previous, previous_ttl_s, current, current_ttl_s = window
         used = floor(previous * previous_ttl_s / window_s + current)
-        remaining = max(0, item.amount - used)
+        remaining = max(0, limit - used)
         left_s = _time_left(previous_ttl_s, current_ttl_s, window_s)
         if remaining == 0:
-            left_s = _time_to_admission(item.amount, window_s, left_s, (previous, current))
+            left_s = _time_to_admission(limit, window_s, left_s, (previous, current))
         elif not allowed and allowed is not None:
             left_s = 0  # the place came free between the refusal and the look
         return RateVerdict(
             allowed=remaining > 0 if allowed is None else allowed,
-            limit=item.amount,
+            limit=limit,
             remaining=remaining,
             reset_after_s=left_s,
             window_s=window_s,
