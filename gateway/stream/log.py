@@ -155,6 +155,8 @@ class EventLog:
         """
         if self.is_closed:
             raise RuntimeError("the log is closed")
+        if not blocks:
+            return self.is_full  # nobody is told of nothing: a chunk without bytes ends a response
         last, count = self.last, len(blocks)
         if count < _FEW:
             if self._format:

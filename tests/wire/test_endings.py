@@ -14,7 +14,7 @@ import pytest
 
 from gateway.stream.model import ENDING_REASONS
 from tests.backend import Exchange, Script, ScriptedBackend, streaming
-from tests.client import connected
+from tests.client import BrokenOffError, connected
 from tests.framing import chunked, sse_head
 from tests.gateway import Gateway, gateway_process, running_gateway, wait_until_ready
 from tests.raw import ask_raw
@@ -202,6 +202,34 @@ async def test_stream_whose_process_was_killed_has_ended_as_interrupted(
 
             assert _word_on_the_wire(route, answer) == "interrupted"
             _check_told_once(gateway, caplog, "interrupted")
+
+
+@pytest.mark.parametrize("route", _ROUTES, ids=str)
+async def test_event_over_the_bound_that_comes_alone_is_told_of(route: Route) -> None:
+    """Without anything in front of it, there is nothing to write but the error."""
+    has_begun = asyncio.Event()
+
+    async def drown_later(exchange: Exchange) -> None:
+        await exchange.send(sse_head(), _FIRST)
+        await has_begun.wait()
+        await exchange.send(chunked(b"data: " + b"x" * 5000))
+        await exchange.stall()
+
+    async with (
+        ScriptedBackend(drown_later) as backend,
+        running_gateway(backend.url, event_max_bytes=4000) as gateway,
+        connected(gateway.port) as client,
+    ):
+        await client.ask(route.path, route.question("?"))
+        await client.head()
+        await client.chunk()
+        has_begun.set()
+        try:
+            rest = await client.body()
+        except BrokenOffError as error:
+            rest = error.got
+            assert not route.is_typed
+        assert b"event_too_large" in rest
 
 
 def test_every_ending_of_the_vocabulary_is_shown_here() -> None:
