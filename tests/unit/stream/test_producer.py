@@ -127,7 +127,8 @@ async def test_events_are_the_same_however_many_come_at_once(
     pieces = [answer[start:end] for start, end in itertools.pairwise(edges)]
     small = [answer[start : start + 53] for start in range(0, len(answer), 53)]
     by_event = [re.findall(rb"(?s).+?\n\n|.+", part) for part in (_USUAL % b"a", *blocks, DONE)]
-    ways = (pieces, small, by_event, [small], [pieces])
+    chunks = list(itertools.chain.from_iterable(by_event))
+    ways = (pieces, small, by_event, [small], [pieces], _torn(chunks, edges[1:-1]))
     for make_wire in _MAKE_WIRE:
         told = []
         for parts in ways:
@@ -137,6 +138,24 @@ async def test_events_are_the_same_however_many_come_at_once(
             events = [_timeless(event) for event in stream.log.events()]
             told.append((events, wire.total_chunks, wire.summary(events).text))
         assert told == [told[0]] * len(ways)
+
+
+def _torn(chunks: list[bytes], cuts: list[int]) -> list[list[bytes]]:
+    """The chunks as reads bring them: one that a read ends in goes on with the next."""
+    reads: list[list[bytes]] = [[]]
+    position = 0
+    for chunk in chunks:
+        edges = [
+            0,
+            *(cut - position for cut in cuts if 0 < cut - position < len(chunk)),
+            len(chunk),
+        ]
+        for number, (start, end) in enumerate(itertools.pairwise(edges)):
+            if number:
+                reads.append([])
+            reads[-1].append(chunk[start:end])
+        position += len(chunk)
+    return reads
 
 
 @pytest.mark.parametrize("number", range(2), ids=["provider", "typed"])
@@ -153,9 +172,10 @@ async def test_usual_events_that_come_together_are_not_read_one_by_one(
     monkeypatch.setattr(wire, "feed", feed)
     first, usual = _USUAL % b"a", _USUAL % b"b"
     stream = make_stream(max_bytes=10**7, wire=wire)
-    await _run(ScriptedAnswer([first, first, [usual] * 100, DONE]), stream)
-    assert wire.total_chunks >= 102
-    assert usual not in read
+    torn = [[*[usual] * 50, usual[:10]], [usual[10:], *[usual] * 50]]
+    await _run(ScriptedAnswer([first, first, [usual] * 100, *torn, DONE]), stream)
+    assert wire.total_chunks >= 203
+    assert read.count(usual) == 1, "but for the one that a read has cut in two"
 
 
 def _timeless(event: bytes) -> bytes:
