@@ -88,7 +88,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A skipped test shows nothing, so it fails: what a test needs, scripts/test installs."""
     report = yield
-    if report.outcome == _NOT_RUN and not hasattr(report, "wasxfail"):
+    if report.outcome == _NOT_RUN:
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped: {report.longrepr}"
     return report

@@ -64,8 +64,7 @@ class BoundedMemoryStorage(Storage, SlidingWindowCounterSupport, TimestampedSlid
         waited. Nothing is awaited in between, hence no two hits can both take the last place.
         """
         now = self._clock()
-        previous_key, current_key = self.sliding_window_keys(key, expiry, now)
-        previous, current = self._count(previous_key, now), self._count(current_key, now)
+        previous, current, current_key = self._windows(key, expiry, now)
         if floor(previous * _left_s(expiry, now) / expiry + current) + amount > limit:
             return False
         self._add(current_key, 2 * expiry, amount, now)
@@ -77,8 +76,7 @@ class BoundedMemoryStorage(Storage, SlidingWindowCounterSupport, TimestampedSlid
         A window counts until the next has ended: this one lives for up to twice `expiry`.
         """
         now = self._clock()
-        previous_key, current_key = self.sliding_window_keys(key, expiry, now)
-        previous, current = self._count(previous_key, now), self._count(current_key, now)
+        previous, current, _ = self._windows(key, expiry, now)
         left_s = _left_s(expiry, now)
         return previous, left_s if previous else 0.0, current, left_s + expiry
 
@@ -102,6 +100,11 @@ class BoundedMemoryStorage(Storage, SlidingWindowCounterSupport, TimestampedSlid
     def sweep(self, at_most: int = 1000) -> int:
         """Removes expired counters, for when no more hits come; how many expiries were handled."""
         return self._remove_expired(self._clock(), at_most)
+
+    def _windows(self, key: str, expiry: int, now: float) -> tuple[int, int, str]:
+        """The counts of the last window and of this one, and this one's key."""
+        previous_key, current_key = self.sliding_window_keys(key, expiry, now)
+        return self._count(previous_key, now), self._count(current_key, now), current_key
 
     def _add(self, key: str, expiry: float, amount: int, now: float) -> int:
         self._remove_expired(now, EXPIRIES_PER_HIT)

@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, floor
-from typing import cast
 
 import limits
-from limits.aio.storage import SlidingWindowCounterSupport, Storage
+from limits.aio.storage import SlidingWindowCounterSupport
 
 from gateway.limit.memory import BoundedMemoryStorage
 
@@ -70,7 +69,7 @@ class RateLimiter:
     def __init__(
         self,
         rate: str,
-        storage: Storage | None = None,
+        storage: SlidingWindowCounterSupport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """
@@ -79,11 +78,7 @@ class RateLimiter:
         """
         self._item = limits.parse(rate) if rate not in ("", "0") else None
         self._window_s = self._item.get_expiry() if self._item is not None else 0
-        # As its type says: every storage of `limits` that this is made with can do it.
-        self._storage = cast(
-            SlidingWindowCounterSupport,
-            storage if storage is not None else BoundedMemoryStorage(clock),
-        )
+        self._storage = storage if storage is not None else BoundedMemoryStorage(clock)
 
     async def hit(self, key: str) -> RateVerdict:
         """Counts a request, unless it has to be refused."""

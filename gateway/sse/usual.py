@@ -84,10 +84,10 @@ class UsualEvent:
         """The texts if the shape with each of them makes up `chunk`. Putting it together again
         takes a tenth of looking at each block."""
         head, tail = self.head, self.tail
-        ends = [head + texts[0], *texts[1:]]
-        ends[-1] += tail
+        spelt = [head + texts[0], *texts[1:]]
+        spelt[-1] += tail
         if (
-            chunk != (tail + head).join(ends)
+            chunk != (tail + head).join(spelt)
             or not all(texts)
             # With something between them, or halves of characters could become whole.
             or not _is_plain(b" ".join(texts))

@@ -18,7 +18,8 @@ class Follower(Protocol):
     def feed(self, chunk: bytes) -> None: ...
 
     def feed_many(self, chunks: list[bytes], joined: bytes) -> None:
-        """The same for several; each is one of HTTP's, so that it may be something whole."""
+        """The same for several, and these joined; each is one of HTTP's, so that it may be
+        something whole."""
         ...
 
     def feed_end(self, error: UpstreamError | None) -> None:

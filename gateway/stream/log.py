@@ -19,8 +19,8 @@ _COMPACT_AFTER = 256
 _FEW = 64
 _MANY = 32
 _NOTHING = [b""] * _MANY
-#: A run that is at most such a part of a full log is dropped as a whole.
-_SMALL = 8
+#: A run that takes at most one of so many parts of a full log is dropped as a whole.
+_PARTS = 8
 
 #: Told of each addition: the number of the event before it, that of its last, and what was added,
 #: joined. At the close, which may add nothing, once more.
@@ -186,7 +186,8 @@ class EventLog:
 
     def restore(self, first: int, frames: list[bytes]) -> None:
         """Fills an empty log with events as they were sent, numbered from `first`."""
-        self._base, self._frames = first, [*frames]
+        self._base = first
+        self._frames += frames
         self._account(sum(len(frame) + FRAME_OVERHEAD_BYTES for frame in frames))
 
     def with_id(self, block: bytes, seq: int) -> bytes:
@@ -323,7 +324,7 @@ class EventLog:
         frame = frames[position]
         if isinstance(frame, Run):
             return frame.covering(
-                self._base + position, self._base + end, excess, most=self._max_bytes // _SMALL
+                self._base + position, self._base + end, excess, most=self._max_bytes // _PARTS
             )
         if position + _MANY <= end and self._base + position >= self._runs_end:
             # One by one they would be a twentieth of what an event costs.

@@ -120,19 +120,13 @@ class Producer:
         if len(chunks) == 1:
             self.feed(joined)
             return
-        first = 0 if self._decoder.is_between_blocks else len(chunks[0])
-        last = len(joined) if joined.endswith(b"\n") else len(joined) - len(chunks[-1])
-        whole = chunks[first > 0 : len(chunks) - (last < len(joined))]
+        is_begun, is_torn = not self._decoder.is_between_blocks, not joined.endswith(b"\n")
+        first = len(chunks[0]) if is_begun else 0
+        last = len(joined) - (len(chunks[-1]) if is_torn else 0)
+        whole = chunks[is_begun : len(chunks) - is_torn]
+        parts = (_piece(joined[:first]), (whole, joined[first:last]), _piece(joined[last:]))
         try:
-            self._add(
-                self._read_all(
-                    (
-                        _piece(joined[:first]),
-                        (whole, joined[first:last]),
-                        _piece(joined[last:]),
-                    )
-                )
-            )
+            self._add(self._read_all(parts))
         except Exception as error:
             self._break_off(error)
 

@@ -135,7 +135,7 @@ class Segment:
         lengths = array("I")
         count = int.from_bytes(packed[:_LENGTH_BYTES], "little")
         position = _LENGTH_BYTES * (count + 1)
-        if len(packed) < position or not packed:
+        if len(packed) < position:
             raise damaged()
         lengths.frombytes(packed[_LENGTH_BYTES:position])
         if sys.byteorder == "big":
