@@ -25,7 +25,7 @@ _WARM_UP = 20
 
 
 class PeerFailed(Exception):
-    """A process ended or never answered; the text has what it said last."""
+    """A process ended, never answered or was silent; the text says which, and what it said last."""
 
 
 @dataclass(frozen=True, slots=True)

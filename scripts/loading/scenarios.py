@@ -13,10 +13,15 @@ from dataclasses import dataclass, replace
 from scripts.loading import process
 from scripts.loading.crowd import Crowd, Plan
 from scripts.loading.meter import Meter
-from scripts.loading.running import Running
+from scripts.loading.running import PeerFailed, Running
 from scripts.loading.tally import Tally, quantile, summary
 
 Figures = dict[str, float]
+
+#: How much longer than it is measured a paced stream goes on: for machines that pause.
+SLACK_S = 2.0
+#: How long an event may take when none came in time.
+PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +38,7 @@ class Size:
 async def paced(running: Running, size: Size) -> Figures:
     """Streams at the backend's pace: what an event costs and how late it is."""
     up_s = size.streams / size.ramp_per_s
-    slack_s = min(2.0, 0.5 + size.seconds / 2)
-    tokens = int(size.per_second * (up_s + size.seconds + slack_s))
+    tokens = int(size.per_second * (up_s + size.seconds + SLACK_S))
     question = (
         f"[mock: first=0 jitter=0 pace={1000 / size.per_second:g} tokens={tokens} stamp=text]"
     )
@@ -43,9 +47,7 @@ async def paced(running: Running, size: Size) -> Figures:
     await crowd.until(lambda tally: tally.talking == size.streams, 10)
     await asyncio.sleep(0.3)
     crowd.tally.forget_times()
-    meter = Meter(crowd.tally, running.pid, running.backend.pid)
-    await asyncio.sleep(size.seconds)
-    figures = meter.read() | _times(crowd.tally)
+    figures = await _measured(crowd, running, size.seconds) | _times(crowd.tally)
     await crowd.until(lambda tally: tally.ended == size.streams, up_s + 10)
     return await _closed(crowd, figures)
 
@@ -57,14 +59,30 @@ async def flat_out(running: Running, size: Size) -> Figures:
     loop = asyncio.get_running_loop()
     driving = loop.create_task(crowd.closed_loop(size.streams, settle_s + size.seconds + 0.1))
     await asyncio.sleep(settle_s)
-    meter = Meter(crowd.tally, running.pid, running.backend.pid)
-    await asyncio.sleep(size.seconds)
-    figures = meter.read()
+    figures = await _measured(crowd, running, size.seconds)
     first = summary(crowd.tally.first_ns, 1e6)
     figures |= {"first_p50_ms": first["p50"], "first_p99_ms": first["p99"]} if first else {}
     await driving
     await crowd.until(lambda tally: not tally.open, 5)
     return await _closed(crowd, figures)
+
+
+async def _measured(crowd: Crowd, running: Running, seconds: float) -> Figures:
+    """What the meter reads after so many seconds, or later: when an event has come in them.
+
+    Raises:
+        PeerFailed: none can come any more, or none came for a long time.
+    """
+    meter = Meter(crowd.tally, running.pid, running.backend.pid)
+    before = crowd.tally.events
+    await asyncio.sleep(seconds)
+    await crowd.until(
+        lambda tally: tally.events > before or tally.ended == tally.started, PATIENCE_S
+    )
+    if crowd.tally.events == before:
+        await crowd.close()
+        raise PeerFailed("no event came while it was measured")
+    return meter.read()
 
 
 async def idle(running: Running, size: Size) -> Figures:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, STDOUT
@@ -15,8 +17,10 @@ from pathlib import Path
 import pytest
 
 from scripts.loading.crowd import Crowd, Manners, Plan
+from scripts.loading.peers import Peer
 from scripts.loading.process import family
-from scripts.loading.running import lean_backend
+from scripts.loading.running import Backend, PeerFailed, Running, lean_backend
+from scripts.loading.scenarios import SLACK_S, Figures, Size, paced
 from scripts.loading.single import Load, run
 from scripts.loading.targets import Target
 from scripts.mock.server import serving
@@ -192,6 +196,33 @@ async def test_compare_runs_every_scenario_and_gives_ratios(tmp_path: Path) -> N
     assert ("pace", "latency_p50_us", "gateway-typed") in compared
     assert ("short", "streams_per_s", "gateway-typed") in compared
     assert_needs_no_network(page.read_text())
+
+
+@asynccontextmanager
+async def pace_measured(figures: Figures) -> AsyncIterator[Backend]:
+    """A backend of which two streams are about to be measured; `figures` gets what is found."""
+    with lean_backend() as backend:
+        itself = Running(Peer("direct", None), Target(backend.url), None, backend)
+        measuring = asyncio.create_task(paced(itself, Size(2, seconds=0.05, per_second=50)))
+        await asyncio.sleep(0.2)
+        yield backend
+        figures |= await measuring
+
+
+async def test_a_pause_of_the_backend_leaves_no_figure_out() -> None:
+    figures: Figures = {}
+    async with pace_measured(figures) as backend:
+        os.kill(backend.pid, signal.SIGSTOP)
+        await asyncio.sleep(0.8)
+        os.kill(backend.pid, signal.SIGCONT)
+    assert figures["ok"] == 2
+    assert {"latency_p50_us", "first_p50_ms", "gap_p50_ms"} <= figures.keys()
+
+
+async def test_what_came_before_or_after_is_no_figure() -> None:
+    with pytest.raises(PeerFailed, match="no event came while it was measured"):
+        async with pace_measured({}):
+            asyncio.get_running_loop().call_soon(time.sleep, SLACK_S + 0.5)
 
 
 async def test_compare_without_a_gateway_runs_the_rest_of_the_scenarios(tmp_path: Path) -> None:
