@@ -70,7 +70,10 @@ async def new_database(postgres_url: str) -> str:
     """An empty database of a running PostgreSQL's; its URL."""
     name = f"t{secrets.token_hex(6)}"
     connection = await asyncpg.connect(postgres_url)
-    await connection.execute(f"CREATE DATABASE {name}")
+    # The other way, which came with version 15, writes each page to its journal too: twice as much
+    # work where nobody waits for the disk.
+    how = " STRATEGY FILE_COPY" if connection.get_server_version().major >= 15 else ""
+    await connection.execute(f"CREATE DATABASE {name}{how}")
     await connection.close()
     return f"{postgres_url.rpartition('/')[0]}/{name}"
 
