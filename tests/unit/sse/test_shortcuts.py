@@ -87,7 +87,7 @@ def _blocks(draw: st.DrawFn) -> bytes:
 
 
 @pytest.mark.parametrize("name", _DIALECTS)
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(block=_blocks())
 @example(block=b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\r\n\r\n')
 @example(block=b'data: {"choices":[{"index":0,"delta":{"content":"\\ud800"}}]}\n\n')
@@ -127,7 +127,7 @@ def test_end_of_a_recorded_stream_does_not_pass(name: str) -> None:
 _reasons = st.sampled_from(["stop", "length", "tool_calls", "", None, 'a"stop', "finish_reason"])
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(
     reasons=st.lists(st.lists(_reasons, max_size=3), max_size=3),
     text=st.sampled_from(["", "stop", '"finish_reason":"stop"', "finish_reason"]),
@@ -173,7 +173,7 @@ def _likes(draw: st.DrawFn) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("name", _DIALECTS)
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(blocks=_likes())
 @example(blocks=(_USUAL, _USUAL.replace(b"word", b"[DONE] error")))
 @example(blocks=(_USUAL, _USUAL.replace(b"word", b"")))
