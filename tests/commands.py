@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from asyncio.subprocess import PIPE
-from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 from tests import forked
 from tests.auditing import assert_sound
+from tests.forked import Result
 
 ROOT = Path(__file__).parents[1]
-_PATIENCE_S = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 async def audit(
@@ -38,23 +23,8 @@ async def audit(
     **settings: str,
 ) -> Result:
     """Runs a verb on the log in `folder`, or in the database."""
-    with TemporaryDirectory() as streams:
-        given = Path(streams)
-        (given / "in").write_text(stdin)
-        told = (
-            ["audit", *map(str, arguments)],
-            _environment(folder, database_url, settings),
-            given,
-        )
-        process = forked.context.Process(target=forked.sluice, args=told, daemon=True)
-        await asyncio.to_thread(process.start)
-        await asyncio.to_thread(process.join, _PATIENCE_S)
-        code = process.exitcode
-        process.kill()
-        await asyncio.to_thread(process.join)
-        process.close()
-        assert code is not None, "the command still runs"
-        return Result(code, (given / "out").read_text(), (given / "err").read_text())
+    told = ["audit", *map(str, arguments)]
+    return await forked.run(told, _environment(folder, database_url, settings), stdin=stdin)
 
 
 async def begin(

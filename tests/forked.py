@@ -6,11 +6,16 @@ nothing is for the tests that run it by its name.
 
 from __future__ import annotations
 
+import asyncio
+import json
 import multiprocessing
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 #: `process` is `multiprocessing.Process`; the server that forks is one for all tests of a process.
 context = multiprocessing.get_context("forkserver")
@@ -24,8 +29,51 @@ context.set_forkserver_preload(
 )
 
 
+_PATIENCE_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a command ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+async def run(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    stdin: str = "",
+    cwd: Path | None = None,
+) -> Result:
+    """Runs the command to its end."""
+    with TemporaryDirectory() as streams:
+        given = Path(streams)
+        (given / "in").write_text(stdin)
+        process = context.Process(
+            target=sluice, args=(arguments, environment, given, cwd), daemon=True
+        )
+        await asyncio.to_thread(process.start)
+        await asyncio.to_thread(process.join, _PATIENCE_S)
+        code = process.exitcode
+        process.kill()
+        await asyncio.to_thread(process.join)
+        process.close()
+        assert code is not None, "the command still runs"
+        return Result(code, (given / "out").read_text(), (given / "err").read_text())
+
+
 def sluice(
-    arguments: Sequence[str], environment: Mapping[str, str], streams: Path | None = None
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    streams: Path | None = None,
+    cwd: Path | None = None,
 ) -> None:
     """The command, in the process that runs this; it exits with the command's code.
 
@@ -37,6 +85,8 @@ def sluice(
     os.environ.update(environment)
     if streams is not None:
         _redirect(streams)
+    if cwd is not None:
+        os.chdir(cwd)
     sys.exit(main(arguments))
 
 

@@ -27,7 +27,8 @@ from gateway.errors import SettingsError
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
 from tests.auditing import ROOT, bodies, running_log, stored
-from tests.commands import Result, assert_good, audit, begin
+from tests.commands import assert_good, audit, begin
+from tests.forked import Result
 from tests.gateway import Gateway, running_gateway
 
 CHAT = "/api/v2/chat-stream"

@@ -15,7 +15,8 @@ import pytest
 from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
 from tests.auditing import assert_sound
-from tests.commands import Result, audit
+from tests.commands import audit
+from tests.forked import Result
 from tests.integration.test_audit import CHAT, audited, of_type
 from tests.servers import new_database
 

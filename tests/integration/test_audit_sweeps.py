@@ -15,7 +15,8 @@ from scripts.mock.behaviour import Behaviour
 from scripts.mock.server import serving
 from tests import forked
 from tests.auditing import assert_sound, bodies, stored
-from tests.commands import Result, audit
+from tests.commands import audit
+from tests.forked import Result
 from tests.gateway import Gateway, gateway_environment, gateway_process, wait_until_ready
 from tests.integration.test_audit import CHAT, audited, of_type
 from tests.servers import free_port

@@ -19,20 +19,15 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests import forked
 from tests.backend import CHAT_STREAM, Exchange, ScriptedBackend, sse_head, streaming
 from tests.certificates import make_certificate
+from tests.forked import Result
 from tests.servers import free_port
 
 ROOT = Path(__file__).parents[2]
 CHAT = "/api/v2/chat-stream"
 AWAY = "http://127.0.0.1:9"
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    code: int
-    out: str
-    err: str
 
 
 def environment(folder: Path, **values: str) -> dict[str, str]:
@@ -59,6 +54,11 @@ async def start(*arguments: str, folder: Path, **values: str) -> Process:
 
 
 async def run(*arguments: str, folder: Path, **values: str) -> Result:
+    """To its end, in a process that is forked."""
+    return await forked.run(arguments, environment(folder, **values), cwd=folder)
+
+
+async def run_by_name(*arguments: str, folder: Path, **values: str) -> Result:
     process = await start(*arguments, folder=folder, **values)
     async with asyncio.timeout(30):
         out, err = await process.communicate()
@@ -146,7 +146,8 @@ async def test_several_wrong_settings_are_a_line_each(tmp_path: Path) -> None:
 
 
 async def test_without_a_backend_it_does_not_start(tmp_path: Path) -> None:
-    assert_one_line(await run("serve", folder=tmp_path), 1, "UPSTREAM_URL")
+    for how in (run, run_by_name):
+        assert_one_line(await how("serve", folder=tmp_path), 1, "UPSTREAM_URL")
 
 
 async def test_taken_port_is_one_line(tmp_path: Path) -> None:
@@ -178,7 +179,8 @@ async def test_unreadable_public_key_is_one_line(tmp_path: Path) -> None:
 
 async def test_parser_in_python_is_refused(tmp_path: Path) -> None:
     for command in ("serve", "check-config"):
-        result = await run(command, folder=tmp_path, UPSTREAM_URL=AWAY, AIOHTTP_NO_EXTENSIONS="1")
+        settings = {"UPSTREAM_URL": AWAY, "AIOHTTP_NO_EXTENSIONS": "1"}
+        result = await run_by_name(command, folder=tmp_path, **settings)
         assert_one_line(result, 1, "C parser", "AIOHTTP_NO_EXTENSIONS")
 
 
@@ -221,7 +223,7 @@ async def test_url_that_holds_a_password_is_refused_without_showing_it(tmp_path:
 
 
 async def test_version_and_help_need_no_settings(tmp_path: Path) -> None:
-    version = await run("--version", folder=tmp_path)
+    version = await run_by_name("--version", folder=tmp_path)
     assert (version.code, version.out.split()[0]) == (0, "sluice")
     assert (await run("--help", folder=tmp_path)).code == 0
     assert (await run(folder=tmp_path)).code == 2
