@@ -233,7 +233,8 @@ async def test_compare_without_a_gateway_runs_the_rest_of_the_scenarios(tmp_path
     )
     assert code == 0, said
     blast, many = json.loads(json_file.read_text())["measurements"]
-    assert blast["figures"]["events"] > 200
+    assert blast["figures"]["events"] > 0
+    assert blast["figures"]["ok"] > 1  # each stream is followed by the next
     assert blast["figures"]["failed"] == 0
     assert many["figures"]["ok"] == 40
 
