@@ -27,6 +27,8 @@ NODE = ROOT / "tests" / "node"
 PAGE = b"<!doctype html><div id=root></div><script type=module src=/a.js></script>"
 QUESTION = "How do I brew a cup of coffee?"
 STEADY = Behaviour(first=0, pace=5, seed=1)
+#: Long enough for a page to be loaded anew meanwhile, on a busy machine too.
+SLOW = Behaviour(first=0, pace=40, seed=1)
 ENDLESS = Behaviour(first=0, pace=20, seed=1, tokens=5000)
 
 
@@ -168,7 +170,7 @@ async def test_react_example_asks_and_stops(page: Page, tmp_path: Path) -> None:
 
 async def test_plain_example_goes_on_after_it_is_loaded_anew(page: Page) -> None:
     html = (ROOT / "examples" / "plain" / "index.html").read_bytes()
-    async with site(STEADY, {"/ask.html": html}) as gateway:
+    async with site(SLOW, {"/ask.html": html}) as gateway:
         await page.goto(f"{gateway.url}/ask.html")
         await page.get_by_label("Question").fill(QUESTION)
         await page.keyboard.press("Enter")
