@@ -47,6 +47,8 @@ class Postgres:
         self._url = url
         self._migrations = migrations
         self.engine = self._connect(_STATEMENT_S, pool_size=_CONNECTIONS, max_overflow=0)
+        #: The same connections, for statements that are transactions by themselves.
+        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._claim: AsyncConnection | None = None
 
     @property
@@ -67,16 +69,23 @@ class Postgres:
         *,
         writes: bool = False,
         is_patient: bool = False,
+        is_single: bool = False,
     ) -> _T:
+        transact = self._execute if is_single else self._transact
         try:
-            return await self._transact(work)
+            return await transact(work)
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-        return await self._transact(work)  # on a connection that isn't dead
+        return await transact(work)  # on a connection that isn't dead
 
     async def _transact(self, work: Callable[[sa.Connection], _T]) -> _T:
         async with self.engine.begin() as connection:
+            return await connection.run_sync(work)
+
+    async def _execute(self, work: Callable[[sa.Connection], _T]) -> _T:
+        """One answer of the server's is waited for in place of three."""
+        async with self._autocommit.connect() as connection:
             return await connection.run_sync(work)
 
     async def prepare(self) -> None:

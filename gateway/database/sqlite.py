@@ -81,9 +81,10 @@ class Sqlite:
         *,
         writes: bool = False,
         is_patient: bool = False,
+        is_single: bool = False,
     ) -> _T:
         lane = self._writer if writes else self._reader
-        return await lane.run(work, is_patient=is_patient)
+        return await lane.run(work, is_patient=is_patient, is_single=is_single)
 
     async def prepare(self) -> None:
         await self._writer.worker.run(self._prepare)
@@ -191,21 +192,30 @@ class _Lane:
         self._entry = guard if "IMMEDIATE" in begin else nullcontext()
         self._connection: sa.Connection | None = None
 
-    async def run(self, work: Callable[[sa.Connection], _T], *, is_patient: bool = False) -> _T:
-        return await self.worker.run(partial(self.transact, work), is_patient=is_patient)
+    async def run(
+        self,
+        work: Callable[[sa.Connection], _T],
+        *,
+        is_patient: bool = False,
+        is_single: bool = False,
+    ) -> _T:
+        transact = partial(self.transact, work, is_single=is_single)
+        return await self.worker.run(transact, is_patient=is_patient)
 
-    def transact(self, work: Callable[[sa.Connection], _T]) -> _T:
+    def transact(self, work: Callable[[sa.Connection], _T], *, is_single: bool = False) -> _T:
         """In the lane's thread only.
 
         The driver begins and ends; SQLAlchemy's transaction, if `work` makes it begin one, is only
-        told.
+        told. Each of the driver's calls may wait for the interpreter, so what `is_single` is spared
+        two: a first token comes a twelfth sooner (docs/load.md).
         """
         if self._connection is None:
             self._connection = self._engine.connect()
         connection = self._connection
         driver = _driver(connection)
         with self._entry:
-            driver.execute(self._begin)
+            if not is_single:
+                driver.execute(self._begin)
             try:
                 result = work(connection)
                 driver.commit()

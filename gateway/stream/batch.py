@@ -55,6 +55,12 @@ class Batch:
         """Whether no client waits for it, as for the record of a new stream."""
         return not self._begun
 
+    @property
+    def is_single(self) -> bool:
+        """Whether one row is all, which is a transaction by itself."""
+        rows = (self._begun, self._segments, self._progress, self._ended)
+        return sum(map(len, rows)) == 1
+
     def write(self, connection: sa.Connection, statements: Statements) -> frozenset[StreamId]:
         """The streams whose end lost to another one, or that are gone."""
         begun = statements.begin.execute(connection, self._begun)

@@ -74,7 +74,9 @@ class SqlStore:
         made = Batch(batch, self._rows)
         write = partial(made.write, statements=self._statements)
         async with translated():
-            return await self._database.run(write, writes=True, is_patient=made.is_patient)
+            return await self._database.run(
+                write, writes=True, is_patient=made.is_patient, is_single=made.is_single
+            )
 
     async def load(self, stream_id: StreamId) -> StreamRecord | None:
         found = await self._find(sessions.c.id == clean(stream_id), limit=1)

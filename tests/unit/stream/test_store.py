@@ -21,7 +21,9 @@ import zstandard
 from blockbuster import blockbuster_ctx
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from gateway.database.postgres import Postgres
 from gateway.errors import SettingsError
 from gateway.stream.cipher import Cipher
 from gateway.stream.migrations import MIGRATIONS
@@ -746,11 +748,39 @@ async def test_batch_executes_only_what_it_must(in_file: SqlStore) -> None:
     whole, record = a_record(), a_record()
     life = [Created(whole), appended(whole, 1, b"a"), Ended(ended(whole, last_seq=1))]
     assert await executed(*life) == [begin, insert, insert, commit]
-    assert await executed(Created(record)) == [begin, insert, commit]
+    assert await executed(Created(record)) == [insert]
     assert await executed(appended(record, 1, b"a")) == [begin, insert, update, commit]
     end = ended(record, last_seq=2)
     assert await executed(appended(end, 2, b"b"), Ended(end)) == [begin, insert, update, commit]
-    assert len(await executed(Ended(end))) == 4  # it must ask whose end that was
+    assert len(await executed(Ended(end))) == 2  # it must ask whose end that was
+
+
+async def test_server_begins_no_transaction_for_one_row(postgres_url: str, tmp_path: Path) -> None:
+    store = make_store(await new_database(postgres_url), tmp_path, Cipher())
+    assert isinstance(store, SqlStore)
+    await store.open()
+    database, said = store._database, list[str]()
+    assert isinstance(database, Postgres)
+
+    def note(query: asyncpg.connection.LoggedQuery) -> None:
+        said.append(query.query.strip(";").split()[0])
+
+    @sa.event.listens_for(database.engine.sync_engine, "checkout")
+    def listen(connection: DBAPIConnection, *_: object) -> None:
+        connection.driver_connection.add_query_logger(note)
+
+    async def plain_statements(*batch: Change) -> list[str]:
+        """What isn't prepared, as the rows' statements are."""
+        said.clear()
+        assert await store.write(batch) == frozenset()
+        await asyncio.sleep(0)
+        return said.copy()
+
+    record = a_record()
+    assert await plain_statements(Created(record)) == []
+    assert await plain_statements(appended(record, 1, b"a")) == ["BEGIN", "COMMIT"]
+    assert await plain_statements(Ended(ended(record, last_seq=1))) == []
+    await store.close()
 
 
 async def test_full_disk_is_a_transient_error_and_leaves_nothing_half(in_file: SqlStore) -> None:
