@@ -27,8 +27,6 @@ context.set_forkserver_preload(
         "tests.frozen",
     ]
 )
-
-
 _PATIENCE_S = 60
 
 
@@ -77,7 +75,8 @@ def sluice(
 ) -> None:
     """The command, in the process that runs this; it exits with the command's code.
 
-    `streams` is a folder with a file `in`, which it reads, and for `out` and `err`.
+    `streams` is a folder with a file `in`, which it reads, and for `out` and `err`; `cwd` is the
+    folder that it runs in.
     """
     from gateway.cli import main
 

@@ -53,14 +53,14 @@ class Database(Protocol):
         *,
         writes: bool = False,
         is_patient: bool = False,
-        is_single: bool = False,
+        autocommit: bool = False,
     ) -> _T:
         """Does `work` in a transaction, away from the event loop; what it returns.
 
         Who only reads isn't kept waiting by who writes. Work that `is_patient` lets the event loop
-        go first, where both share a processor. Work that `is_single` writes one row by one
-        statement, which needs no statement to begin and to end it. On cancellation the transaction
-        is either rolled back or carried to its end, and never left open.
+        go first, where both share a processor. With `autocommit` each statement is a transaction
+        by itself: for work that writes by one alone. On cancellation the transaction is either
+        rolled back or carried to its end, and never left open.
         """
         ...
 

@@ -47,8 +47,6 @@ class Postgres:
         self._url = url
         self._migrations = migrations
         self.engine = self._connect(_STATEMENT_S, pool_size=_CONNECTIONS, max_overflow=0)
-        #: The same connections, for statements that are transactions by themselves.
-        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._claim: AsyncConnection | None = None
 
     @property
@@ -69,24 +67,22 @@ class Postgres:
         *,
         writes: bool = False,
         is_patient: bool = False,
-        is_single: bool = False,
+        autocommit: bool = False,
     ) -> _T:
-        transact = self._execute if is_single else self._transact
         try:
-            return await transact(work)
+            return await self._transact(work, autocommit=autocommit)
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-        return await transact(work)  # on a connection that isn't dead
+        return await self._transact(work, autocommit=autocommit)  # on a connection that isn't dead
 
-    async def _transact(self, work: Callable[[sa.Connection], _T]) -> _T:
-        async with self.engine.begin() as connection:
-            return await connection.run_sync(work)
-
-    async def _execute(self, work: Callable[[sa.Connection], _T]) -> _T:
-        """One answer of the server's is waited for in place of three."""
-        async with self._autocommit.connect() as connection:
-            return await connection.run_sync(work)
+    async def _transact(self, work: Callable[[sa.Connection], _T], *, autocommit: bool) -> _T:
+        """With `autocommit` one answer of the server's is waited for in place of three."""
+        async with self.engine.connect() as connection:
+            if autocommit:
+                return await connection.run_sync(lambda one: work(_autocommitting(one)))
+            async with connection.begin():
+                return await connection.run_sync(work)
 
     async def prepare(self) -> None:
         engine = self._connect(_MIGRATION_S, poolclass=NullPool)
@@ -185,6 +181,11 @@ def postgres_url(text: str) -> sa.URL:
     if query:
         raise SettingsError(f"DATABASE_URL: unknown parameter {min(query)}; sslmode is known")
     return url.set(drivername="postgresql+asyncpg", query=options)
+
+
+def _autocommitting(connection: sa.Connection) -> sa.Connection:
+    """The same, until it goes back to the pool."""
+    return connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
 async def _answers(connection: AsyncConnection) -> bool:

@@ -81,10 +81,10 @@ class Sqlite:
         *,
         writes: bool = False,
         is_patient: bool = False,
-        is_single: bool = False,
+        autocommit: bool = False,
     ) -> _T:
         lane = self._writer if writes else self._reader
-        return await lane.run(work, is_patient=is_patient, is_single=is_single)
+        return await lane.run(work, is_patient=is_patient, autocommit=autocommit)
 
     async def prepare(self) -> None:
         await self._writer.worker.run(self._prepare)
@@ -197,24 +197,24 @@ class _Lane:
         work: Callable[[sa.Connection], _T],
         *,
         is_patient: bool = False,
-        is_single: bool = False,
+        autocommit: bool = False,
     ) -> _T:
-        transact = partial(self.transact, work, is_single=is_single)
+        transact = partial(self.transact, work, autocommit=autocommit)
         return await self.worker.run(transact, is_patient=is_patient)
 
-    def transact(self, work: Callable[[sa.Connection], _T], *, is_single: bool = False) -> _T:
+    def transact(self, work: Callable[[sa.Connection], _T], *, autocommit: bool = False) -> _T:
         """In the lane's thread only.
 
         The driver begins and ends; SQLAlchemy's transaction, if `work` makes it begin one, is only
-        told. Each of the driver's calls may wait for the interpreter, so what `is_single` is spared
-        two: a first token comes a twelfth sooner (docs/load.md).
+        told. Each of the driver's calls may wait for the interpreter: with `autocommit` there are
+        two fewer, and a first token comes a twelfth sooner (docs/load.md).
         """
         if self._connection is None:
             self._connection = self._engine.connect()
         connection = self._connection
         driver = _driver(connection)
         with self._entry:
-            if not is_single:
+            if not autocommit:
                 driver.execute(self._begin)
             try:
                 result = work(connection)

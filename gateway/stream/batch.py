@@ -56,8 +56,8 @@ class Batch:
         return not self._begun
 
     @property
-    def is_single(self) -> bool:
-        """Whether one row is all, which is a transaction by itself."""
+    def is_one_row(self) -> bool:
+        """Whether one statement, executed once, is all that it takes."""
         rows = (self._begun, self._segments, self._progress, self._ended)
         return sum(map(len, rows)) == 1
 

@@ -75,7 +75,7 @@ class SqlStore:
         write = partial(made.write, statements=self._statements)
         async with translated():
             return await self._database.run(
-                write, writes=True, is_patient=made.is_patient, is_single=made.is_single
+                write, writes=True, is_patient=made.is_patient, autocommit=made.is_one_row
             )
 
     async def load(self, stream_id: StreamId) -> StreamRecord | None:
